@@ -1,0 +1,1 @@
+"""Models, one folder each; a push that touches a folder retrains and redeploys that model."""

@@ -1,0 +1,1 @@
+"""Will a departing flight arrive more than 15 minutes late?"""
