@@ -1,0 +1,21 @@
+"""Physical names that parts of the system find each other by, and nothing else has one."""
+
+from __future__ import annotations
+
+from config import Settings
+from contract import Model
+
+
+def pipeline_name(settings: Settings, model: Model) -> str:
+    """The delivery pipeline, which `start_retraining` starts by name."""
+    return f"{settings.project}-{model.slug}"
+
+
+def parameter_name(settings: Settings, model: Model) -> str:
+    """Where `start_retraining` reads which paths retrain the model."""
+    return f"/{settings.project}/models/{model.name}"
+
+
+def feature_job_name(model: Model) -> str:
+    """The Glue job."""
+    return f"{model.slug}-features"

@@ -1,0 +1,13 @@
+"""Stack outputs, by which people and tools discover what was deployed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aws_cdk import CfnOutput, Stack
+
+
+def publish(stack: Stack, values: Mapping[str, str]) -> None:
+    """Give the stack outputs of exactly these names."""
+    for name, value in values.items():
+        CfnOutput(stack, f"{name}Output", value=value).override_logical_id(name)

@@ -1,0 +1,154 @@
+"""The reconciler's judgement: smoke test, then approval; or rejection, and the previous version again.
+
+A version that fails is rejected first of all, so that no other execution tries it again, and then the stack is put
+back. Models and endpoint configs that nothing references any more are left behind: nothing collects them yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stacks.deployment import APPROVED, PENDING, Deployment
+from stacks.release_steps import (
+    AT_REST,
+    CARRIES,
+    DONE,
+    IN_PROGRESS,
+    REJECT,
+    SMOKE_TEST,
+    TELL_FAILED,
+    TELL_STOPPED,
+    TRIED_HERE,
+    UPDATE,
+    WAIT,
+    call,
+    choice,
+    describe_stack,
+    fail,
+    notify,
+    otherwise,
+    remember,
+    succeed,
+    when,
+)
+from stacks.states import State, expression
+
+LONGEST_REASON = 1000
+"""SageMaker takes 1,024 characters and no line breaks in an approval description."""
+OTHERS_FAULT = "/AccessDenied|not authorized|Throttl|ServiceUnavailable|SdkClient/"
+SAMPLE = "$wanted.facts.sample_request"
+AUTOMATIC = "$wanted.facts.approval = 'automatic'"
+ONCE_MORE = "Describe the version once more"
+FAULT = "Is it the version's fault?"
+STILL_THERE = "Does it still carry the failed version?"
+
+
+def judgement(deployment: Deployment) -> dict[str, State]:
+    """From an endpoint that runs the wanted version, or from a reason against it, to the execution's end."""
+    approval = _approve(deployment) if deployment.approves else {}
+    return {**_smoke_test(deployment), **approval, **_reject_and_put_back(deployment), **_end(deployment)}
+
+
+def _smoke_test(deployment: Deployment) -> dict[str, State]:
+    unfinished = f"{TRIED_HERE} or ($wanted.status = '{PENDING}' and {AUTOMATIC})"
+    content_type = f"$contains({SAMPLE}, /[.]csv$/) ? 'text/csv' : 'application/json'"
+    path = f"$substringAfter({SAMPLE}, 's3://')"
+    place = {"Bucket": expression(f"$substringBefore({path}, '/')"), "Key": expression(f"$substringAfter({path}, '/')")}
+    request = {"EndpointName": deployment.endpoint, "Body": expression("$sample"), "Accept": "application/json",
+               "ContentType": expression(content_type)}  # fmt: skip
+    return {
+        SMOKE_TEST: choice(
+            when(unfinished if deployment.approves else TRIED_HERE, "Is there a sample request?"), otherwise(DONE)),
+        "Is there a sample request?": choice(
+            when(f"$contains({SAMPLE}, /^s3:..[^\\/]+\\/./)", "Read the sample request"),
+            otherwise(REJECT, reason="It has no sample request (metadata sample_request) to be tried with.")),
+        "Read the sample request": call(
+            "s3:getObject", place, "Send the sample request", assign={"sample": expression("$states.result.Body")},
+            catch=FAULT),
+        "Send the sample request": call(
+            "sagemakerruntime:invokeEndpoint", request, "Is there an answer?",
+            assign={"answer": expression("$string($states.result.Body)")}, catch=FAULT),
+        "Is there an answer?": choice(
+            when("$trim($answer) = ''", REJECT, reason="The smoke test failed: the answer is empty."),
+            otherwise(ONCE_MORE if deployment.approves else DONE)),
+        FAULT: choice(
+            when(f"$contains($problem, {OTHERS_FAULT})", TELL_STOPPED),
+            otherwise(REJECT, reason=expression("'The smoke test failed: ' & $problem"))),
+    }  # fmt: skip
+
+
+def _approve(deployment: Deployment) -> dict[str, State]:
+    reason = f"Runs in {deployment.environment} and has answered its sample request"
+    approval = {"ModelPackageArn": expression("$wanted.arn"), "ModelApprovalStatus": APPROVED,
+                "ApprovalDescription": reason}  # fmt: skip
+    return {
+        # Somebody may have decided while it was rolled out.
+        ONCE_MORE: call("sagemaker:describeModelPackage", {"ModelPackageName": expression("$wanted.arn")},
+                        "Is an approval due?", assign={"status": expression("$states.result.ModelApprovalStatus")}),
+        "Is an approval due?": choice(
+            when(f"$status = '{APPROVED}'", DONE),
+            when(f"$status != '{PENDING}'", WAIT),
+            when(AUTOMATIC, "Approve the version"),
+            otherwise("Ask people for approval")),
+        "Approve the version": call("sagemaker:updateModelPackage", approval, DONE),
+        "Ask people for approval": notify(
+            f"'{deployment.model.name}: version ' & $wanted.version & ' waits for approval'",
+            _question(deployment), DONE),
+    }  # fmt: skip
+
+
+def _question(deployment: Deployment) -> str:
+    command = "aws sagemaker update-model-package --model-package-arn ' & $wanted.arn & ' --model-approval-status"
+    return f"""'Version ' & $wanted.version & ' of {deployment.model.name} runs in {deployment.environment}'
+        & ' (endpoint {deployment.endpoint}) and has answered its sample request.'
+        & '\\n' & $wanted.facts.metric & ': ' & $wanted.facts.challenger & ', champion: ' & $wanted.facts.champion
+        & '\\nCommit: ' & $wanted.facts.commit & '\\nLineage: ' & $wanted.facts.lineage
+        & '\\n\\nApprove: {command} Approved' & '\\nReject: {command} Rejected'"""
+
+
+def _reject_and_put_back(deployment: Deployment) -> dict[str, State]:
+    cause = "$states.errorOutput.Cause"
+    description = f"$substring($replace($reason, /\\s+/, ' '), 0, {LONGEST_REASON})"
+    rejection = {"ModelPackageArn": expression("$wanted.arn"), "ModelApprovalStatus": "Rejected",
+                 "ApprovalDescription": expression(description)}  # fmt: skip
+    return {
+        REJECT: call("sagemaker:updateModelPackage", rejection, CARRIES, catch=CARRIES,
+                     caught={"reason": expression(f"$reason & ' It could not be rejected: ' & {cause}")}),
+        CARRIES: describe_stack(deployment.serving_stack, STILL_THERE, catch=TELL_FAILED, caught={
+            "reason": expression(f"$reason & ' The serving stack could not be read: ' & {cause}")}),
+        STILL_THERE: choice(
+            when(IN_PROGRESS, "Wait, then see what the stack carries"),
+            when(f"{TRIED_HERE} and $stack.parameters.ModelPackageArn = $wanted.arn and {AT_REST}",
+                 "Prepare to put the previous version back"),
+            otherwise(TELL_FAILED)),
+        # Before the first version these were the empty parameters, and the endpoint goes.
+        "Prepare to put the previous version back": remember(
+            UPDATE, purpose="put back", target=expression("$previous")),
+    }  # fmt: skip
+
+
+def _end(deployment: Deployment) -> dict[str, State]:
+    where = f"{deployment.model.name} in {deployment.environment}"
+    failed = f"'Version ' & $wanted.version & ' of {where} failed and was rejected. ' & $reason"
+    stopped = f"'The release of {where} stopped. ' & $problem"
+    log = f"""'\\n\\nExecution: ' & $states.context.Execution.Id
+        & '\\nEndpoint log: CloudWatch log group /aws/sagemaker/Endpoints/{deployment.endpoint}'"""
+    return {
+        DONE: succeed(_outcome(deployment)),
+        TELL_FAILED: notify(
+            f"'{where}: version ' & $wanted.version & ' was rejected'",
+            f"{failed} & {log} & '\\nCorrect the model and push again, or approve another version.'",
+            "The version failed", even_if_untold=True),
+        "The version failed": fail("VersionFailed", failed),
+        TELL_STOPPED: notify(
+            f"'{where}: the release stopped'",
+            f"{stopped} & {log} & '\\nNothing was rejected; it is tried again within the hour.'",
+            "The release stopped", even_if_untold=True),
+        "The release stopped": fail("ReleaseStopped", stopped),
+    }  # fmt: skip
+
+
+def _outcome(deployment: Deployment) -> dict[str, Any]:
+    return {"model": deployment.model.name, "environment": deployment.environment,
+            "version": expression("$wanted.version"), "released": expression(TRIED_HERE),
+            "reason": expression(f"{TRIED_HERE} ? 'rolled out' : 'was live already'")}  # fmt: skip

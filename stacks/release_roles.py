@@ -1,0 +1,122 @@
+"""The roles of hop 6, one per actor: reconciler, CloudFormation, the model's container, and the rules' target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aws_cdk import Stack
+from aws_cdk import aws_iam as iam
+from constructs import Construct
+
+from config.settings import ServingLimits
+from stacks.deployment import APPROVED, Deployment
+from stacks.foundation_stack import FoundationStack
+from stacks.images import FrameworkImage
+from stacks.instance_types import has_local_storage
+from stacks.permissions import (
+    allow,
+    arn,
+    lend_key,
+    list_objects,
+    pass_role,
+    read_objects,
+    service_role,
+    use_key,
+)
+from stacks.training_roles import deliver_logs, trace
+
+REJECTED = "Rejected"
+
+
+class ReleaseRoles(Construct):
+    """Who does what in one environment's release; only `reconciler` may decide about a version."""
+
+    def __init__(self, scope: Construct, id: str, *, deployment: Deployment, limits: ServingLimits,
+                 foundation: FoundationStack) -> None:  # fmt: skip
+        super().__init__(scope, id)
+        self._deployment, self._limits, self._foundation = deployment, limits, foundation
+        self.serving = service_role(self, "Serving", "sagemaker", statements=self._serve())
+        self.update = service_role(self, "Update", "cloudformation", statements=[*self._update()])
+        self.reconciler = service_role(self, "Reconciler", "states", statements=[*self._reconcile()])
+
+    def _serve(self) -> list[iam.PolicyStatement]:
+        """What SageMaker does for the container, which itself has no network and so no use for a role."""
+        image = FrameworkImage(self, "Image", model=self._deployment.model)
+        artifacts, key, slug = self._foundation.artifacts, self._foundation.key, self._deployment.model.slug
+        group = arn(self, "logs", f"log-group:/aws/sagemaker/Endpoints/{self._deployment.endpoint}")
+        namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
+        return [
+            read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
+            use_key(key), *image.pull,
+            allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
+            allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:*"),
+            allow("cloudwatch:PutMetricData", on="*", when=namespace),
+        ]  # fmt: skip
+
+    def _update(self) -> Iterable[iam.PolicyStatement]:
+        """What CloudFormation may do when the reconciler updates the serving stack, and nothing else."""
+        endpoint, models, configs = self._endpoint, self._named("model"), self._named("endpoint-config")
+        yield allow("sagemaker:CreateModel", on=models, when={"Bool": {"sagemaker:NetworkIsolation": "true"}})
+        yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=models)
+        yield from self._create_endpoint_config(configs)
+        yield allow("sagemaker:DescribeEndpointConfig", "sagemaker:DeleteEndpointConfig", on=configs)
+        yield allow("sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint", on=[endpoint, *configs])
+        yield allow("sagemaker:DescribeEndpoint", "sagemaker:DeleteEndpoint", on=endpoint)
+        yield allow("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags", on=[endpoint, *models, *configs])
+        yield pass_role(self.serving, "sagemaker")
+        # The endpoint's volumes are encrypted on behalf of whoever creates or updates it.
+        yield use_key(self._foundation.key)
+        yield lend_key(self._foundation.key)
+        yield allow("kms:DescribeKey", on=self._foundation.key.key_arn)
+
+    def _create_endpoint_config(self, configs: list[str]) -> Iterable[iam.PolicyStatement]:
+        """Allowed instance types only; those with a disk of their own take no volume key."""
+        keyless = [name for name in self._limits.instance_types if has_local_storage(name)]
+        keyed = [name for name in self._limits.instance_types if name not in keyless]
+        volume = {"StringEquals": {"sagemaker:VolumeKmsKeyArn": self._foundation.key.key_arn}}
+        for names, condition in ((keyed, volume), (keyless, {})):
+            if names:
+                yield allow("sagemaker:CreateEndpointConfig", on=configs, when=_instance_types(names) | condition)
+
+    def _reconcile(self) -> Iterable[iam.PolicyStatement]:
+        versions = arn(self, "sagemaker", f"model-package/{self._deployment.model.slug}/*")
+        decisions = [APPROVED, REJECTED] if self._deployment.approves else [REJECTED]
+        yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
+        yield allow("sagemaker:UpdateModelPackage", on=versions,
+                    when={"StringEquals": {"sagemaker:ModelApprovalStatus": decisions}})  # fmt: skip
+        yield allow("sagemaker:DescribeEndpoint", "sagemaker:InvokeEndpoint", on=self._endpoint)
+        yield allow("sagemaker:DescribeEndpointConfig", on=self._named("endpoint-config"))
+        yield allow("sagemaker:DescribeModel", on=self._named("model"))
+        yield from self._update_serving_stack()
+        yield read_objects(self._foundation.artifacts, f"bundles/{self._deployment.model.slug}/*")
+        yield allow("sns:Publish", on=self._foundation.notifications.topic_arn)
+        yield from (use_key(self._foundation.key), deliver_logs(), trace())
+
+    def _update_serving_stack(self) -> Iterable[iam.PolicyStatement]:
+        """Update that one stack, and only as the narrow role: otherwise this permission would be everybody's."""
+        stack = arn(self, "cloudformation", f"stack/{self._deployment.serving_stack}/*")
+        yield allow("cloudformation:DescribeStacks", "cloudformation:DescribeStackEvents", on=stack)
+        yield allow("cloudformation:UpdateStack", on=stack,
+                    when={"StringEquals": {"cloudformation:RoleArn": self.update.role_arn}})  # fmt: skip
+        yield pass_role(self.update, "cloudformation")
+
+    @property
+    def _endpoint(self) -> str:
+        return arn(self, "sagemaker", f"endpoint/{self._deployment.endpoint}")
+
+    def _named(self, kind: str) -> list[str]:
+        """The names that CloudFormation gives, in both spellings, since SageMaker's ARNs are in lower case."""
+        name = f"{self._deployment.generated_name(kind)}-"
+        return [arn(self, "sagemaker", f"{kind}/{spelling}*") for spelling in (name, name.lower())]
+
+
+def start_role(scope: Stack, id: str, *, state_machine: str) -> iam.Role:
+    """What the rules start the reconciler as."""
+    return service_role(scope, id, "events", statements=[allow("states:StartExecution", on=state_machine)])
+
+
+def _instance_types(names: list[str]) -> dict[str, Any]:
+    # ForAllValues alone also holds when the request names no instance type at all.
+    return {"ForAllValues:StringEquals": {"sagemaker:InstanceTypes": names},
+            "Null": {"sagemaker:InstanceTypes": "false"}}  # fmt: skip

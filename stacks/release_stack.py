@@ -1,0 +1,83 @@
+"""Hop 6 of one model in one environment: the reconciler, what starts it, and every role of the release.
+
+Next hop: the reconciler (`stacks/release_workflow.py`) sets the parameters of `stacks/serving_stack.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aws_cdk import Stack, Tags
+from aws_cdk import aws_events as events
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from config import Settings
+from stacks.deployment import Deployment
+from stacks.foundation_stack import FoundationStack
+from stacks.log_group import log_group
+from stacks.outputs import publish
+from stacks.permissions import arn
+from stacks.release_roles import ReleaseRoles, start_role
+from stacks.release_workflow import release_workflow
+
+SELF_HEAL = "rate(1 hour)"
+"""How long a lost event can go unnoticed."""
+
+
+class ReleaseStack(Stack):
+    """What keeps one environment's endpoint equal to what the model registry says."""
+
+    def __init__(self, scope: Construct, id: str, *, settings: Settings, deployment: Deployment,
+                 foundation: FoundationStack, **stack: Any) -> None:  # fmt: skip
+        super().__init__(scope, id, **stack)
+        self._settings, self._foundation, self.deployment = settings, foundation, deployment
+        self.roles = ReleaseRoles(self, "Roles", deployment=deployment, limits=settings.guardrails.serving,
+                                  foundation=foundation)  # fmt: skip
+        self.reconciler = self._reconciler()
+        self._rules()
+        publish(self, {"Model": deployment.model.name, "Environment": deployment.environment,
+                       "Reconciler": self.reconciler.ref})  # fmt: skip
+        for name, value in deployment.tags.items():
+            Tags.of(self).add(name, value)
+
+    def _reconciler(self) -> sfn.CfnStateMachine:
+        log = log_group(self, "ReconcilerLog", settings=self._settings, foundation=self._foundation)
+        destination = sfn.CfnStateMachine.LogDestinationProperty(
+            cloud_watch_logs_log_group=sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
+                log_group_arn=log.log_group_arn))
+        return sfn.CfnStateMachine(
+            self, "Reconciler", role_arn=self.roles.reconciler.role_arn, state_machine_type="STANDARD",
+            definition_string=json.dumps(release_workflow(self.deployment), indent=1),
+            definition_substitutions={"UpdateRole": self.roles.update.role_arn,
+                                      "Topic": self._foundation.notifications.topic_arn},
+            tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
+            logging_configuration=sfn.CfnStateMachine.LoggingConfigurationProperty(
+                destinations=[destination], include_execution_data=False, level="ALL"))  # fmt: skip
+
+    def _rules(self) -> None:
+        """Any of these only says "look": the reconciler never reads what the event says."""
+        role = start_role(self, "StartRole", state_machine=self.reconciler.ref)
+
+        def rule(id: str, **trigger: Any) -> None:
+            target = events.CfnRule.TargetProperty(id="Reconciler", arn=self.reconciler.ref, role_arn=role.role_arn,
+                                                   input=json.dumps({"started_by": id}))  # fmt: skip
+            events.CfnRule(self, id, targets=[target], **trigger)
+
+        rule("ModelPackageChanged", event_pattern=self._registry_changed(),
+             description=f"A version of {self.deployment.model.name} was registered, approved or rejected")  # fmt: skip
+        rule("ServingStackUpdated", event_pattern=self._stack_updated(),
+             description=f"{self.deployment.serving_stack} has been updated, by whomever")  # fmt: skip
+        rule("SelfHeal", schedule_expression=SELF_HEAL, description="Whatever event was lost")
+
+    def _registry_changed(self) -> dict[str, Any]:
+        return {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Model Package State Change"],
+                "detail": {"ModelPackageGroupName": [self.deployment.model.slug]}}  # fmt: skip
+
+    def _stack_updated(self) -> dict[str, Any]:
+        # Not after a rollback: whoever updated it has still to reject the version, which would be tried again.
+        stack = arn(self, "cloudformation", f"stack/{self.deployment.serving_stack}/")
+        return {"source": ["aws.cloudformation"], "detail-type": ["CloudFormation Stack Status Change"],
+                "detail": {"stack-id": [{"prefix": stack}],
+                           "status-details": {"status": ["CREATE_COMPLETE", "UPDATE_COMPLETE"]}}}  # fmt: skip

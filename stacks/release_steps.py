@@ -1,0 +1,111 @@
+"""How the reconciler's states are written, and the names of those that its parts share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stacks.states import State, expression, task
+
+POLL_SECONDS = 15
+LOOK = "Look at the registry"
+WAIT = "Wait, then look at the registry anew"
+DESCRIBE_ENDPOINT = "Describe the endpoint"
+PREPARE = "Prepare the release"
+UPDATE = "Update the serving stack"
+SMOKE_TEST = "Is a smoke test due?"
+DONE = "The endpoint runs the wanted version"
+REJECT = "Reject the version"
+CARRIES = "See what the stack carries now"
+TELL_FAILED = "Tell that the version failed"
+TELL_STOPPED = "Tell that the release stopped"
+
+TRIED_HERE = "$tried = $wanted.arn"
+"""This execution has brought the stack to the wanted version, so it knows what was there before."""
+AT_REST = "$stack.status in ['CREATE_COMPLETE', 'UPDATE_COMPLETE', 'UPDATE_ROLLBACK_COMPLETE', 'IMPORT_COMPLETE']"
+IN_PROGRESS = "$contains($stack.status, /_IN_PROGRESS$/)"
+SDK_NAMES = {"sagemaker": "SageMaker", "sagemakerruntime": "SageMakerRuntime", "cloudformation": "CloudFormation",
+             "s3": "S3"}  # fmt: skip
+UNNAMED_FAULT_ATTEMPTS = 3
+LONGEST_SUBJECT = 99
+"""SNS takes fewer than 100 characters."""
+
+
+def call(
+    api: str, arguments: Any, then: str, *, assign: Mapping[str, Any] | None = None, catch: str = TELL_STOPPED,
+    caught: Mapping[str, Any] | None = None, patient: bool = True,
+) -> State:  # fmt: skip
+    """Call `service:operation` through its SDK; what waiting does not heal goes to `catch`, with `problem` set."""
+    state = task(f"aws-sdk:{api}", {}, then, Catch=_caught_by(catch, **(caught or {})))
+    state["Arguments"] = arguments
+    state["Retry"] = [*state["Retry"], _unnamed_faults(SDK_NAMES[api.split(":")[0]])] if patient else []
+    return state | ({"Assign": dict(assign)} if assign else {})
+
+
+def _caught_by(state: str, **variables: Any) -> list[dict[str, Any]]:
+    """Go to `state` after any error, which is then in `problem`."""
+    problem = expression("$states.errorOutput.Error & ': ' & $states.errorOutput.Cause")
+    # An answer that is too large (256 KiB) is not one of ALL.
+    return [{"ErrorEquals": [error], "Assign": {"problem": problem, **variables}, "Next": state}
+            for error in ("States.DataLimitExceeded", "States.ALL")]  # fmt: skip
+
+
+def _unnamed_faults(service: str) -> dict[str, Any]:
+    # Throttling, when the service's model has no name for it; but a missing resource and a denied call, too.
+    return {"ErrorEquals": [f"{service}.{service}Exception"], "IntervalSeconds": 2, "BackoffRate": 2,
+            "MaxAttempts": UNNAMED_FAULT_ATTEMPTS, "JitterStrategy": "FULL"}  # fmt: skip
+
+
+def notify(subject: str, message: str, then: str, *, even_if_untold: bool = False) -> State:
+    """Tell people; `subject` and `message` are JSONata. What fails has failed, even if nobody could be told."""
+    arguments = {"TopicArn": "${Topic}", "Subject": expression(f"$substring({subject}, 0, {LONGEST_SUBJECT})"),
+                 "Message": expression(message)}  # fmt: skip
+    return task("sns:publish", arguments, then, Catch=_caught_by(then if even_if_untold else TELL_STOPPED))
+
+
+def remember(then: str, **variables: Any) -> State:
+    """Set variables and go on."""
+    return {"Type": "Pass", "Assign": variables, "Next": then}
+
+
+def wait(then: str) -> State:
+    """Let some time pass."""
+    return {"Type": "Wait", "Seconds": POLL_SECONDS, "Next": then}
+
+
+def choice(*rules: State) -> State:
+    """The first rule that holds; the last one is `otherwise`."""
+    *conditional, default = rules
+    state: State = {"Type": "Choice", "Choices": conditional, "Default": default["Next"]}
+    return state | ({"Assign": default["Assign"]} if "Assign" in default else {})
+
+
+def when(condition: str, then: str, **variables: Any) -> State:
+    """A rule of a choice."""
+    return {"Condition": expression(condition), **otherwise(then, **variables)}
+
+
+def otherwise(then: str, **variables: Any) -> State:
+    """What a choice does when none of its rules holds."""
+    return {"Next": then} | ({"Assign": variables} if variables else {})
+
+
+def succeed(output: State) -> State:
+    """The end of an execution that has nothing left to do."""
+    return {"Type": "Succeed", "Output": output}
+
+
+def fail(error: str, cause: str) -> State:
+    """The end of an execution that did not get there, with the reason that status shows (JSONata)."""
+    return {"Type": "Fail", "Error": error, "Cause": expression(cause)}
+
+
+def describe_stack(
+    name: str, then: str, *, catch: str = TELL_STOPPED, caught: Mapping[str, Any] | None = None
+) -> State:  # fmt: skip
+    """Read the stack's status and live parameters."""
+    stack = """{
+        'status': $states.result.Stacks[0].StackStatus,
+        'parameters': $merge([{}, $states.result.Stacks[0].Parameters.{ParameterKey: ParameterValue}]) }"""
+    return call("cloudformation:describeStacks", {"StackName": name}, then, assign={"stack": expression(stack)},
+                catch=catch, caught=caught)  # fmt: skip

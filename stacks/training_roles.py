@@ -1,0 +1,238 @@
+"""The roles of hop 3 and 4, one per actor, each with exactly what its actor does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from aws_cdk import aws_codecommit as codecommit
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_logs as logs
+from constructs import Construct
+
+from config import Guardrails
+from contract import Model
+from stacks.foundation_stack import FoundationStack
+from stacks.images import FrameworkImage
+from stacks.instance_types import has_local_storage
+from stacks.names import feature_job_name
+from stacks.permissions import (
+    allow,
+    arn,
+    delete_objects,
+    lend_key,
+    list_objects,
+    pass_role,
+    read_objects,
+    read_versions,
+    read_with_key,
+    role,
+    service_role,
+    use_key,
+    write_log,
+    write_objects,
+)
+
+REGISTERED_AS = ["PendingManualApproval", "Rejected"]
+"""Retraining proposes; only a release role approves."""
+
+
+class JobRoles(Construct):
+    """What the features, training and evaluation jobs run as."""
+
+    def __init__(self, scope: Construct, id: str, *, model: Model, foundation: FoundationStack,
+                 image: FrameworkImage) -> None:  # fmt: skip
+        super().__init__(scope, id)
+        self._model, self._foundation, self._image = model, foundation, image
+        self.features = service_role(self, "Features", "glue", statements=self._features())
+        self.training = service_role(self, "Training", "sagemaker", statements=self._training())
+        self.evaluation = service_role(self, "Evaluation", "sagemaker", statements=self._evaluation())
+
+    def _features(self) -> list[iam.PolicyStatement]:
+        data, artifacts, key = self._foundation.data, self._foundation.artifacts, self._foundation.key
+        name, slug = self._model.name, self._model.slug
+        groups = arn(self, "logs", "log-group:/aws-glue/jobs/*")
+        return [
+            # Spark asks whether an object exists; without a listing that is not bound to a prefix the answer to
+            # "no" would be "access denied".
+            allow("s3:ListBucket", on=data.bucket_arn),
+            read_objects(data, f"raw/{name}", f"raw/{name}/*", f"features/{slug}/*"),
+            write_objects(data, f"features/{slug}/*"), delete_objects(data, f"features/{slug}/*"),
+            read_objects(artifacts, f"bundles/{slug}/*"), use_key(key),
+            allow("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:AssociateKmsKey",
+                  on=groups),
+            _publish_metrics("Glue"),
+        ]  # fmt: skip
+
+    def _training(self) -> list[iam.PolicyStatement]:
+        slug = self._model.slug
+        return [
+            read_objects(self._foundation.data, f"features/{slug}/*"),
+            list_objects(self._foundation.data, f"features/{slug}/*"),
+            read_objects(self._foundation.artifacts, f"bundles/{slug}/*"),
+            list_objects(self._foundation.artifacts, f"bundles/{slug}/*"),
+            write_objects(self._foundation.artifacts, f"training/{slug}/*"),
+            *self._sagemaker_job("TrainingJobs"),
+        ]
+
+    def _evaluation(self) -> list[iam.PolicyStatement]:
+        slug = self._model.slug
+        inputs = [f"bundles/{slug}/*", f"training/{slug}/*"]
+        return [
+            read_objects(self._foundation.data, f"features/{slug}/*"),
+            list_objects(self._foundation.data, f"features/{slug}/*"),
+            read_objects(self._foundation.artifacts, *inputs),
+            list_objects(self._foundation.artifacts, *inputs),
+            write_objects(self._foundation.artifacts, f"evaluation/{slug}/*"),
+            *self._sagemaker_job("ProcessingJobs"),
+        ]
+
+    def _sagemaker_job(self, kind: str) -> list[iam.PolicyStatement]:
+        """What every SageMaker job needs: its image, the key, its log and its instance metrics."""
+        group = arn(self, "logs", f"log-group:/aws/sagemaker/{kind}")
+        return [
+            use_key(self._foundation.key), lend_key(self._foundation.key), *self._image.pull,
+            allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
+            allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:{self._model.slug}-*"),
+            _publish_metrics(f"/aws/sagemaker/{kind}"),
+        ]  # fmt: skip
+
+
+def _publish_metrics(namespace: str) -> iam.PolicyStatement:
+    return allow("cloudwatch:PutMetricData", on="*", when={"StringEquals": {"cloudwatch:namespace": namespace}})
+
+
+def verify_role(scope: Construct, *, model: Model, foundation: FoundationStack, log: logs.ILogGroup,
+                store: str) -> iam.Role:  # fmt: skip
+    """The build: read the source, see which data there is, store the bundle and the retraining input."""
+    slug, name = model.slug, model.name
+    return service_role(scope, "VerifyRole", "codebuild", statements=[
+        read_versions(foundation.pipeline_store, f"{store}/*"), write_objects(foundation.pipeline_store, f"{store}/*"),
+        list_objects(foundation.data, f"raw/{name}/*"), write_objects(foundation.artifacts, f"bundles/{slug}/*"),
+        use_key(foundation.key), write_log(log),
+    ])  # fmt: skip
+
+
+def retrain_role(scope: Construct, *, model: Model, guardrails: Guardrails, foundation: FoundationStack,
+                 jobs: JobRoles, log: logs.ILogGroup) -> iam.Role:  # fmt: skip
+    """The state machine: run this model's jobs within the guardrails, read the verdict, propose a version."""
+    artifacts, slug = foundation.artifacts, model.slug
+    return service_role(scope, "RetrainRole", "states", statements=[
+        *_run_feature_job(scope, model), *_run_training(scope, model, guardrails, foundation),
+        *_run_evaluation(scope, model, guardrails, foundation),
+        allow("sagemaker:AddTags", on=[_job(scope, "training-job", model), _job(scope, "processing-job", model)]),
+        pass_role(jobs.training, "sagemaker"), pass_role(jobs.evaluation, "sagemaker"), *_registry(scope, model),
+        read_objects(artifacts, f"evaluation/{slug}/*"), write_objects(artifacts, f"lineage/{slug}/*"),
+        use_key(foundation.key), allow("sns:Publish", on=foundation.notifications.topic_arn),
+        deliver_logs(), trace(),
+    ])  # fmt: skip
+
+
+def _run_feature_job(scope: Construct, model: Model) -> Iterable[iam.PolicyStatement]:
+    yield allow("glue:StartJobRun", "glue:GetJobRun", "glue:GetJobRuns", "glue:BatchStopJobRun",
+                on=arn(scope, "glue", f"job/{feature_job_name(model)}"))  # fmt: skip
+
+
+def _run_training(scope: Construct, model: Model, guardrails: Guardrails,
+                  foundation: FoundationStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
+    limits, job = guardrails.training, _job(scope, "training-job", model)
+    yield from _create_job("sagemaker:CreateTrainingJob", job, limits.instance_types,
+                           limits.maximum_runtime_minutes, foundation)  # fmt: skip
+    yield allow("sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", on=job)
+    yield _watch(scope, "StepFunctionsGetEventsForSageMakerTrainingJobsRule")
+
+
+def _run_evaluation(scope: Construct, model: Model, guardrails: Guardrails,
+                    foundation: FoundationStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
+    limits, job = guardrails.evaluation, _job(scope, "processing-job", model)
+    yield from _create_job("sagemaker:CreateProcessingJob", job, limits.instance_types,
+                           limits.maximum_runtime_minutes, foundation)  # fmt: skip
+    yield allow("sagemaker:DescribeProcessingJob", "sagemaker:StopProcessingJob", on=job)
+    yield _watch(scope, "StepFunctionsGetEventsForSageMakerProcessingJobsRule")
+
+
+def _create_job(action: str, job: str, instance_types: Iterable[str], maximum_minutes: int,
+                foundation: FoundationStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
+    """Create jobs within the guardrails only: instance type, time, no network, and volumes under our key."""
+    types = list(instance_types)
+    keyless = [name for name in types if has_local_storage(name)]
+    for names, key in (([name for name in types if name not in keyless], foundation.key.key_arn), (keyless, None)):
+        if names:
+            yield allow(action, on=job, when=_guardrails(names, maximum_minutes, key))
+
+
+def _guardrails(instance_types: list[str], maximum_minutes: int, key: str | None) -> dict[str, Any]:
+    volume = {"StringEquals": {"sagemaker:VolumeKmsKeyArn": key}} if key else {}
+    return {
+        # ForAllValues alone also holds when the request names no instance type at all.
+        "ForAllValues:StringEquals": {"sagemaker:InstanceTypes": instance_types},
+        "Null": {"sagemaker:InstanceTypes": "false"},
+        "NumericLessThanEquals": {"sagemaker:MaxRuntimeInSeconds": str(maximum_minutes * 60)},
+        "Bool": {"sagemaker:NetworkIsolation": "true"},
+        **volume,
+    }
+
+
+def _watch(scope: Construct, rule: str) -> iam.PolicyStatement:
+    """The rule by which Step Functions hears that a job has ended; it creates it in this account."""
+    return allow("events:PutTargets", "events:PutRule", "events:DescribeRule", on=arn(scope, "events", f"rule/{rule}"))
+
+
+def _registry(scope: Construct, model: Model) -> Iterable[iam.PolicyStatement]:
+    versions = arn(scope, "sagemaker", f"model-package/{model.slug}/*")
+    yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
+    group = arn(scope, "sagemaker", f"model-package-group/{model.slug}")
+    yield allow("sagemaker:CreateModelPackage", on=[versions, group],
+                when={"StringEquals": {"sagemaker:ModelApprovalStatus": REGISTERED_AS}})  # fmt: skip
+
+
+def _job(scope: Construct, kind: str, model: Model) -> str:
+    return arn(scope, "sagemaker", f"{kind}/{model.slug}-*")
+
+
+def deliver_logs() -> iam.PolicyStatement:
+    """A state machine's log goes through log delivery, which has no resource-level permissions."""
+    return allow("logs:CreateLogDelivery", "logs:GetLogDelivery", "logs:UpdateLogDelivery", "logs:DeleteLogDelivery",
+                 "logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:DescribeResourcePolicies",
+                 "logs:DescribeLogGroups", on="*")  # fmt: skip
+
+
+def trace() -> iam.PolicyStatement:
+    """X-Ray has no resource-level permissions."""
+    return allow("xray:PutTraceSegments", "xray:PutTelemetryRecords", "xray:GetSamplingRules",
+                 "xray:GetSamplingTargets", on="*")  # fmt: skip
+
+
+class PipelineRoles(Construct):
+    """The pipeline's own role, and one for each of its actions, which only it may assume."""
+
+    def __init__(self, scope: Construct, id: str, *, foundation: FoundationStack, repository: codecommit.IRepository,
+                 store: str, build: str, state_machine: str, state_machine_name: str) -> None:  # fmt: skip
+        super().__init__(scope, id)
+        self._bucket, self._key, self._store = foundation.pipeline_store, foundation.key, store
+        self.pipeline = service_role(self, "Pipeline", "codepipeline", statements=[])
+        self.source = self._action("Source", self._read_branch(repository))
+        self.verify = self._action(
+            "Verify", [allow("codebuild:StartBuild", "codebuild:BatchGetBuilds", "codebuild:StopBuild", on=build)]
+        )
+        self.retrain = self._action("Retrain", self._start(state_machine, state_machine_name))
+        actions = [self.source.role_arn, self.verify.role_arn, self.retrain.role_arn]
+        assume = iam.PolicyDocument(statements=[allow("sts:AssumeRole", on=actions)])
+        # Apart from the role, since each action's role names the pipeline's in its trust.
+        self.act = iam.CfnPolicy(self, "Act", policy_name="Act", policy_document=assume,
+                                 roles=[self.pipeline.role_name])  # fmt: skip
+
+    def _action(self, id: str, statements: list[iam.PolicyStatement]) -> iam.Role:
+        return role(self, id, iam.ArnPrincipal(self.pipeline.role_arn), statements=statements)
+
+    def _read_branch(self, repository: codecommit.IRepository) -> list[iam.PolicyStatement]:
+        reading = ("codecommit:GetBranch", "codecommit:GetCommit", "codecommit:UploadArchive",
+                   "codecommit:GetUploadArchiveStatus", "codecommit:CancelUploadArchive")  # fmt: skip
+        return [allow(*reading, on=repository.repository_arn), write_objects(self._bucket, f"{self._store}/*"),
+                use_key(self._key)]  # fmt: skip
+
+    def _start(self, state_machine: str, name: str) -> list[iam.PolicyStatement]:
+        executions = arn(self, "states", f"execution:{name}:*")
+        return [allow("states:StartExecution", "states:DescribeStateMachine", on=state_machine),
+                allow("states:DescribeExecution", on=executions),
+                read_versions(self._bucket, f"{self._store}/*"), read_with_key(self._key)]  # fmt: skip

@@ -1,0 +1,120 @@
+"""Hops 2 to 5 of one model: its delivery pipeline, feature job, retraining state machine and registry.
+
+Next hop: the registered version's approval status wakes the reconcilers (`stacks/release_stack.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from aws_cdk import Stack, Tags
+from aws_cdk import aws_codecommit as codecommit
+from aws_cdk import aws_glue as glue
+from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_ssm as ssm
+from aws_cdk import aws_stepfunctions as sfn
+from constructs import Construct
+
+from config import Settings
+from contract import Model
+from stacks.delivery_pipeline import DeliveryPipeline
+from stacks.foundation_stack import FoundationStack
+from stacks.images import FrameworkImage
+from stacks.log_group import log_group
+from stacks.names import feature_job_name, parameter_name, pipeline_name
+from stacks.outputs import publish
+from stacks.retrain_workflow import retrain_workflow
+from stacks.training_roles import JobRoles, retrain_role
+
+GLUE_VERSION = "5.1"
+CONCURRENT_FEATURE_RUNS = 1
+"""The pipeline holds one retraining at a time."""
+
+
+class TrainingStack(Stack):
+    """Everything that turns a commit of one model into a registered version."""
+
+    def __init__(self, scope: Construct, id: str, *, settings: Settings, model: Model, foundation: FoundationStack,
+                 repository: codecommit.IRepository, **stack: Any) -> None:  # fmt: skip
+        super().__init__(scope, id, **stack)
+        self._settings, self.model, self._foundation = settings, model, foundation
+        self.image = FrameworkImage(self, "Image", model=model)
+        self.group = self._group()
+        self._jobs = JobRoles(self, "Jobs", model=model, foundation=foundation, image=self.image)
+        self.feature_job = self._feature_job()
+        self.retraining = self._retraining()
+        self.pipeline = DeliveryPipeline(self, "Delivery", settings=settings, model=model, foundation=foundation,
+                                         repository=repository, retraining=self.retraining)  # fmt: skip
+        self._register_routes()
+        publish(self, {"Model": model.name, "Pipeline": self.pipeline.name, "ModelPackageGroup": model.slug,
+                       "RawData": f"s3://{foundation.data.bucket_name}/raw/{model.name}/"})  # fmt: skip
+        Tags.of(self).add("pushline:model", model.name)
+        Tags.of(self).add("pushline:environment", "training")
+
+    def _group(self) -> sagemaker.CfnModelPackageGroup:
+        # The registry is found by the model's slug, in every environment.
+        group = sagemaker.CfnModelPackageGroup(
+            self, "Group", model_package_group_name=self.model.slug,
+            model_package_group_description=self.model.description or None)  # fmt: skip
+        group.apply_removal_policy(self._foundation.removal)
+        return group
+
+    def _feature_job(self) -> glue.CfnJob:
+        features, security = self.model.features, self._job_security()
+        return glue.CfnJob(
+            self, "Features", name=feature_job_name(self.model), role=self._jobs.features.role_arn,
+            glue_version=GLUE_VERSION, worker_type=features.worker_type, number_of_workers=features.workers,
+            timeout=features.timeout_minutes, max_retries=0, security_configuration=security.ref,
+            execution_property=glue.CfnJob.ExecutionPropertyProperty(max_concurrent_runs=CONCURRENT_FEATURE_RUNS),
+            command=glue.CfnJob.JobCommandProperty(
+                name="glueetl", python_version="3",
+                # Every run names its own bundle; a run that does not must not find a script.
+                script_location=f"s3://{self._foundation.artifacts.bucket_name}/bundles/{self.model.slug}/none.py"),
+            default_arguments={"--job-language": "python", "--enable-metrics": "true"})  # fmt: skip
+
+    def _job_security(self) -> glue.CfnSecurityConfiguration:
+        key = self._foundation.key.key_arn
+        encryption = glue.CfnSecurityConfiguration
+        return glue.CfnSecurityConfiguration(
+            self, "FeaturesSecurity", name=feature_job_name(self.model),
+            encryption_configuration=encryption.EncryptionConfigurationProperty(
+                cloud_watch_encryption=encryption.CloudWatchEncryptionProperty(
+                    cloud_watch_encryption_mode="SSE-KMS", kms_key_arn=key),
+                job_bookmarks_encryption=encryption.JobBookmarksEncryptionProperty(
+                    job_bookmarks_encryption_mode="CSE-KMS", kms_key_arn=key),
+                s3_encryptions=[encryption.S3EncryptionProperty(
+                    s3_encryption_mode="SSE-KMS", kms_key_arn=key)]))  # fmt: skip
+
+    def _retraining(self) -> sfn.CfnStateMachine:
+        log = log_group(self, "RetrainingLog", settings=self._settings, foundation=self._foundation)
+        role = retrain_role(self, model=self.model, guardrails=self._settings.guardrails,
+                            foundation=self._foundation, jobs=self._jobs, log=log)  # fmt: skip
+        destination = sfn.CfnStateMachine.LogDestinationProperty(
+            cloud_watch_logs_log_group=sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
+                log_group_arn=log.log_group_arn
+            )
+        )
+        definition = retrain_workflow(self.model, self._settings.guardrails)
+        return sfn.CfnStateMachine(
+            self, "Retraining", role_arn=role.role_arn, state_machine_type="STANDARD",
+            definition_string=json.dumps(definition, indent=1), definition_substitutions=self._substitutions(),
+            tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
+            logging_configuration=sfn.CfnStateMachine.LoggingConfigurationProperty(
+                destinations=[destination], include_execution_data=False, level="ALL"))  # fmt: skip
+
+    def _substitutions(self) -> dict[str, str]:
+        foundation = self._foundation
+        return {
+            "Region": self.region, "Data": foundation.data.bucket_name, "Artifacts": foundation.artifacts.bucket_name,
+            "Key": foundation.key.key_arn, "Topic": foundation.notifications.topic_arn,
+            "Group": self.group.model_package_group_name, "FeatureJob": self.feature_job.ref,
+            "TrainingRole": self._jobs.training.role_arn, "EvaluationRole": self._jobs.evaluation.role_arn,
+            "Image": self.image.uri,
+        }  # fmt: skip
+
+    def _register_routes(self) -> None:
+        """Tell `start_retraining` which paths retrain the model, and through which pipeline."""
+        value = {"pipeline": pipeline_name(self._settings, self.model), "watch": list(self.model.paths)}
+        ssm.CfnParameter(self, "Routes", name=parameter_name(self._settings, self.model), type="String",
+                         value=json.dumps(value), description="Read by start_retraining")  # fmt: skip

@@ -1,0 +1,70 @@
+"""What all tests share: the synthesized assembly, made once per test run whatever the number of workers."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The CDK takes the first Node on the path: the one that is locked with the interpreter's environment.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A cloud assembly on disk."""
+
+    path: Path
+
+    @cached_property
+    def templates(self) -> dict[str, dict[str, Any]]:
+        """Stack name to parsed template."""
+        files = sorted(self.path.glob("*.template.json"))
+        return {file.name.removesuffix(".template.json"): json.loads(file.read_text()) for file in files}
+
+    def resources(self, kind: str, stack: str | None = None) -> dict[str, dict[str, Any]]:
+        """Logical id to resource, of one CloudFormation type, in one stack or in all."""
+        chosen = [self.templates[stack]] if stack else list(self.templates.values())
+        return {name: found for template in chosen for name, found in template["Resources"].items()
+                if found["Type"] == kind}  # fmt: skip
+
+    def one(self, kind: str, stack: str | None = None) -> dict[str, Any]:
+        """The properties of the only resource of a type."""
+        (found,) = self.resources(kind, stack).values()
+        properties: dict[str, Any] = found.get("Properties", {})
+        return properties
+
+
+def synthesize(target: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the app as `./pushline synth` does, into `target`."""
+    return python("app.py", target=target, **environment)
+
+
+def python(*arguments: str, target: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run this interpreter from the repository's root."""
+    variables = {**os.environ, "CDK_OUTDIR": str(target), **environment}
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=variables, capture_output=True, text=True,
+                          check=False, timeout=180)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def assembly(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Assembly:
+    """The app's assembly; the first worker to ask makes it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    target = shared / "cdk.out"
+    with (shared / "cdk.out.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / "manifest.json").exists():
+            done = synthesize(target)
+            assert done.returncode == 0, done.stderr
+    return Assembly(target)

@@ -1,0 +1,177 @@
+"""A registry, a serving stack and its endpoint, in memory: what the reconciler reads and changes in its tests."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import botocore.session
+from botocore.validate import ParamValidator
+
+from stacks.deployment import Deployment
+from stacks.release_workflow import release_workflow
+from tests.stacks.state_machine import Execution, TaskFailed, run
+
+FILLED = {"UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people"}
+BOTOCORE_NAMES = {"sagemakerruntime": "sagemaker-runtime"}
+NO_MODEL = {"Image": "none", "ModelDataUrl": "", "ModelPackageArn": "", "InstanceType": "ml.m6i.large",
+            "MinimumInstances": "1", "MaximumInstances": "1"}  # fmt: skip
+SAMPLE = "s3://artifacts/bundles/flight-delay/ab12/sample_request.csv"
+_SESSION = botocore.session.get_session()
+
+
+def package_arn(version: int) -> str:
+    return f"arn:aws:sagemaker:us-east-1:000000000000:model-package/flight-delay/{version}"
+
+
+@dataclass
+class World:
+    """`broken` versions make the stack roll back, `silent` ones only the endpoint; `answer` is the model's."""
+
+    deployment: Deployment
+    packages: dict[int, dict[str, Any]] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=lambda: dict(NO_MODEL))
+    stack_status: str = "CREATE_COMPLETE"
+    endpoint: dict[str, str] | None = None
+    endpoint_status: str = "InService"
+    broken: set[int] = field(default_factory=set)
+    silent: set[int] = field(default_factory=set)
+    answer: str | Exception = "0.42\n"
+    page_size: int = 100
+    updates: list[dict[str, str]] = field(default_factory=list)
+    told: list[dict[str, str]] = field(default_factory=list)
+    interrupt: dict[str, Callable[[], Any]] = field(default_factory=dict)
+    """Run once, before the named operation is answered; what it raises is the answer."""
+
+    def register(self, version: int, status: str, **facts: str) -> None:
+        metadata = {"serving_instance_type": "ml.m6i.large", "serving_minimum_instances": "2",
+                    "serving_maximum_instances": "4", "approval": "automatic", "sample_request": SAMPLE,
+                    "metric": "auc", "challenger": "0.71", "champion": "0.70", "commit": "1a2b",
+                    "lineage": "s3://lineage"}  # fmt: skip
+        container = {"Image": f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:{version}",
+                     "ModelDataUrl": f"s3://artifacts/training/flight-delay/{version}/output/model.tar.gz"}  # fmt: skip
+        self.packages[version] = {
+            "ModelPackageVersion": version, "ModelPackageArn": package_arn(version), "ModelApprovalStatus": status,
+            "ModelPackageStatus": "Completed", "InferenceSpecification": {"Containers": [container]},
+            "CustomerMetadataProperties": {name: text for name, text in (metadata | facts).items() if text},
+        }
+
+    def wanted_parameters(self, version: int) -> dict[str, str]:
+        package, fixed = self.packages[version], self.deployment.fixed_instances
+        return package["InferenceSpecification"]["Containers"][0] | {
+            "ModelPackageArn": package_arn(version), "InstanceType": "ml.m6i.large",
+            "MinimumInstances": str(fixed or 2), "MaximumInstances": str(fixed or 4)}  # type: ignore[no-any-return]
+
+    def live(self, version: int) -> None:
+        self.parameters = self.wanted_parameters(version)
+        self.stack_status, self.endpoint = "UPDATE_COMPLETE", dict(self.parameters)
+
+    @property
+    def live_version(self) -> int:
+        return _version(self.endpoint["ModelPackageArn"]) if self.endpoint else 0
+
+    def status(self, version: int) -> str:
+        return str(self.packages[version]["ModelApprovalStatus"])
+
+    def reconcile(self) -> Execution:
+        text = re.sub(r"\$\{(\w+)\}", lambda name: FILLED[name[1]], json.dumps(release_workflow(self.deployment)))
+        definition = json.loads(text)
+        calls = {name: partial(self._call, state["Resource"]) for name, state in definition["States"].items()
+                 if state["Type"] == "Task"}  # fmt: skip
+        return run(definition, {"an event": "of any content"}, calls)
+
+    def _call(self, resource: str, arguments: dict[str, Any]) -> Any:
+        service, operation = resource.removeprefix("arn:aws:states:::").removeprefix("aws-sdk:").split(":")
+        name = operation[0].upper() + operation[1:]
+        shape = _SESSION.get_service_model(BOTOCORE_NAMES.get(service, service)).operation_model(name).input_shape
+        report = ParamValidator().validate(arguments, shape)
+        assert not report.has_errors(), f"{operation}: {report.generate_report()}"
+        if interruption := self.interrupt.pop(operation, None):
+            interruption()
+        method = re.sub(r"([A-Z])", lambda letter: "_" + letter[1].lower(), operation)
+        return getattr(self, "_" + method)(arguments)
+
+    def _list_model_packages(self, query: dict[str, Any]) -> dict[str, Any]:
+        newest_first = [self.packages[version] for version in sorted(self.packages, reverse=True)]
+        start = int(query.get("NextToken", "0"))
+        # As in the service, a page is cut before the filter is applied.
+        page = newest_first[start : start + self.page_size]
+        more = {"NextToken": str(start + self.page_size)} if start + self.page_size < len(newest_first) else {}
+        found = [package for package in page if package["ModelApprovalStatus"] == query["ModelApprovalStatus"]]
+        return {"ModelPackageSummaryList": found, **more}
+
+    def _describe_model_package(self, query: dict[str, Any]) -> dict[str, Any]:
+        return self.packages[_version(query["ModelPackageName"])]
+
+    def _update_model_package(self, change: dict[str, Any]) -> dict[str, Any]:
+        assert not set("\n\r\t") & set(change["ApprovalDescription"])
+        assert len(change["ApprovalDescription"]) <= 1024
+        self.packages[_version(change["ModelPackageArn"])] |= change
+        return {}
+
+    def _describe_stacks(self, query: dict[str, Any]) -> dict[str, Any]:
+        parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in self.parameters.items()]
+        return {"Stacks": [{"StackStatus": self.stack_status, "Parameters": parameters}]}
+
+    def _update_stack(self, update: dict[str, Any]) -> dict[str, Any]:
+        assert update["UsePreviousTemplate"] is True
+        assert update["RoleARN"] == FILLED["UpdateRole"]
+        target = {pair["ParameterKey"]: pair["ParameterValue"] for pair in update["Parameters"]}
+        if target == self.parameters:
+            raise TaskFailed("CloudFormation.CloudFormationException", "No updates are to be performed.")
+        self.updates.append(target)
+        version = _version(target["ModelPackageArn"])
+        if version in self.broken:
+            self.stack_status = "UPDATE_ROLLBACK_COMPLETE"
+            return {}
+        self.parameters, self.stack_status = target, "UPDATE_COMPLETE"
+        if version not in self.silent or not target["ModelDataUrl"]:
+            self.endpoint = dict(target) if target["ModelDataUrl"] else None
+        return {}
+
+    def _describe_stack_events(self, query: dict[str, Any]) -> dict[str, Any]:
+        endpoint = {"LogicalResourceId": "FlightDelayStagingEndpoint"}
+        return {"StackEvents": [
+            endpoint | {"ResourceStatus": "UPDATE_COMPLETE", "Timestamp": "2013-03-01T06:02:00.000Z"},
+            {"LogicalResourceId": "Other", "ResourceStatus": "UPDATE_FAILED", "Timestamp": "2013-03-01T06:01:30.000Z",
+             "ResourceStatusReason": "Resource update cancelled"},
+            endpoint | {"ResourceStatus": "UPDATE_FAILED", "Timestamp": "2013-03-01T06:01:00.000Z",
+                        "ResourceStatusReason": "did not pass\nthe ping health check"},
+            endpoint | {"ResourceStatus": "CREATE_FAILED", "Timestamp": "2013-02-01T06:01:00.000Z",
+                        "ResourceStatusReason": "long ago"}]}  # fmt: skip
+
+    def _describe_endpoint(self, query: dict[str, Any]) -> dict[str, Any]:
+        if not self.endpoint:
+            raise TaskFailed("SageMaker.SageMakerException", 'Could not find endpoint "flight-delay-staging".')
+        return {"EndpointStatus": self.endpoint_status, "EndpointConfigName": "config"}
+
+    def _describe_endpoint_config(self, query: dict[str, Any]) -> dict[str, Any]:
+        return {"ProductionVariants": [{"ModelName": "model"}]}
+
+    def _describe_model(self, query: dict[str, Any]) -> dict[str, Any]:
+        assert self.endpoint
+        container = {key: self.endpoint[key] for key in ("Image", "ModelDataUrl")}
+        variables = {"MODEL_PACKAGE_ARN": self.endpoint["ModelPackageArn"]}
+        return {"PrimaryContainer": {**container, "Environment": variables}}
+
+    def _get_object(self, query: dict[str, Any]) -> dict[str, Any]:
+        assert f"s3://{query['Bucket']}/{query['Key']}" == SAMPLE
+        return {"Body": "1,2,3\n"}
+
+    def _invoke_endpoint(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert (request["Body"], request["ContentType"]) == ("1,2,3\n", "text/csv")
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return {"Body": self.answer, "ContentType": "application/json"}
+
+    def _publish(self, message: dict[str, str]) -> dict[str, Any]:
+        self.told.append(message)
+        return {}
+
+
+def _version(arn: str) -> int:
+    return int(arn.rpartition("/")[2] or 0)

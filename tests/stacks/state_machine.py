@@ -1,0 +1,143 @@
+"""Runs a JSONata state machine definition with answers given for its tasks, by the language's own rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jsonata
+
+Answer = Any | Exception
+TOO_LARGE = "States.DataLimitExceeded"
+ENTERED = "2013-03-01T06:00:00.000Z"
+RUN = "flight-delay-0f0e2a5e-54d5-4c0b-9a5c-6f3f6f9d2b11"
+
+
+class TaskFailed(Exception):
+    """A task that fails with an error name and a cause."""
+
+    def __init__(self, error: str, cause: str) -> None:
+        super().__init__(error)
+        self.error, self.cause = error, cause
+
+
+@dataclass
+class Execution:
+    """What happened: the states in order, each task's arguments, and how it ended."""
+
+    states: list[str] = field(default_factory=list)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, Any] = field(default_factory=dict)
+    status: str = ""
+    output: Any = None
+    error: str = ""
+    cause: str = ""
+
+
+def evaluate(text: str, states: Mapping[str, Any], variables: Mapping[str, Any]) -> Any:
+    """One expression; like Step Functions, an undefined result is an error and null is not."""
+    bindings = {name: jsonata.utils.Utils.NULL_VALUE if value is None else value for name, value in variables.items()}
+    bindings["states"] = dict(states)
+
+    def run(source: str) -> Any:
+        parsed = jsonata.Jsonata.jsonata(source)
+        parsed.register_lambda("parse", _parse)
+        return parsed.evaluate(None, dict(bindings))
+
+    value = run(text)
+    if value is None and not run(f"$exists(({text}))"):
+        raise ValueError(f"undefined: {text}")
+    return value
+
+
+def _parse(text: str) -> Any:
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def fill(template: Any, states: Mapping[str, Any], variables: Mapping[str, Any]) -> Any:
+    if isinstance(template, str) and template.startswith("{%") and template.endswith("%}"):
+        return evaluate(template[2:-2].strip(), states, variables)
+    if isinstance(template, dict):
+        return {key: fill(value, states, variables) for key, value in template.items()}
+    if isinstance(template, list):
+        return [fill(value, states, variables) for value in template]
+    return template
+
+
+def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, Answer | Callable[[Any], Answer]],
+        name: str = RUN) -> Execution:  # fmt: skip
+    """Run to the end; `answers` gives a task state's result, an exception, or a function of its arguments."""
+    execution, current, given = Execution(), definition["StartAt"], state_input
+    context = {"Execution": {"Name": name, "Id": f"arn:aws:states:::execution:{name}", "Input": state_input}}
+    while current:
+        execution.states.append(current)
+        state = definition["States"][current]
+        seen = {"input": given, "context": {**context, "State": {"Name": current, "EnteredTime": ENTERED}}}
+        current, given = _step(current, state, seen, execution, answers)
+    return execution
+
+
+def _step(name: str, state: Mapping[str, Any], seen: dict[str, Any], execution: Execution,
+          answers: Mapping[str, Any]) -> tuple[str, Any]:  # fmt: skip
+    kind = state["Type"]
+    if kind == "Choice":
+        return _choose(state, seen, execution)
+    if kind == "Fail":
+        execution.status = "FAILED"
+        execution.error, execution.cause = (fill(state[key], seen, execution.variables) for key in ("Error", "Cause"))
+        return "", None
+    if kind == "Task":
+        return _call(name, state, seen, execution, answers)
+    output = fill(state["Output"], seen, execution.variables) if "Output" in state else seen["input"]
+    _assign(state, seen, execution)
+    if kind == "Succeed":
+        execution.status, execution.output = "SUCCEEDED", output
+        return "", None
+    return state["Next"], output
+
+
+def _choose(state: Mapping[str, Any], seen: dict[str, Any], execution: Execution) -> tuple[str, Any]:
+    for choice in state["Choices"]:
+        chosen = fill(choice["Condition"], seen, execution.variables)
+        assert isinstance(chosen, bool), choice
+        if chosen:
+            _assign(choice, seen, execution)
+            return choice["Next"], seen["input"]
+    _assign(state, seen, execution)
+    return state["Default"], seen["input"]
+
+
+def _call(name: str, state: Mapping[str, Any], seen: dict[str, Any], execution: Execution,
+          answers: Mapping[str, Any]) -> tuple[str, Any]:  # fmt: skip
+    try:
+        arguments = execution.arguments[name] = fill(state["Arguments"], seen, execution.variables)
+        answer = answers.get(name, {})
+        result = answer(arguments) if callable(answer) else answer
+        if isinstance(result, Exception):
+            raise result
+        seen = {**seen, "result": result}
+        output = fill(state["Output"], seen, execution.variables) if "Output" in state else result
+        _assign(state, seen, execution)
+    except Exception as failed:
+        return _caught(state, seen, execution, failed)
+    return state["Next"], output
+
+
+def _caught(state: Mapping[str, Any], seen: dict[str, Any], execution: Execution, failed: Exception) -> tuple[str, Any]:
+    told = {"Error": getattr(failed, "error", "States.QueryEvaluationError"),
+            "Cause": getattr(failed, "cause", str(failed))}  # fmt: skip
+    # Step Functions does not count an answer that is too large among ALL.
+    caught = {told["Error"]} if told["Error"] == TOO_LARGE else {told["Error"], "States.ALL"}
+    catch = next(catch for catch in state["Catch"] if caught & set(catch["ErrorEquals"]))
+    _assign(catch, {**seen, "errorOutput": told}, execution)
+    return catch["Next"], told
+
+
+def _assign(state: Mapping[str, Any], seen: Mapping[str, Any], execution: Execution) -> None:
+    values = fill(state.get("Assign", {}), seen, execution.variables)
+    execution.variables.update(values)

@@ -1,0 +1,53 @@
+"""cdk-nag runs at every synth; a finding is accepted by a row of the table or it stops the synth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stacks.acknowledgements import TABLE, Accepted
+from tests.conftest import python
+
+WITHOUT_A_ROW = """
+import sys
+from stacks import acknowledgements
+acknowledgements.TABLE = tuple(row for row in acknowledgements.TABLE if row.finding != "AwsSolutions-L1")
+import app
+app.main()
+"""
+USED = """
+import json
+from stacks import acknowledgements
+made = []
+remember = acknowledgements.Checks.__init__
+def __init__(self, app):
+    made.append(self)
+    remember(self, app)
+acknowledgements.Checks.__init__ = __init__
+import app
+app.main()
+print(json.dumps([row.finding for row in acknowledgements.TABLE if row not in made[0].used]))
+"""
+
+
+def test_every_row_has_a_reason() -> None:
+    assert all(len(row.reason) > 20 for row in TABLE)
+
+
+def test_a_row_covers_only_what_it_names() -> None:
+    row = Accepted(r"Stack/Role/.*", r"AwsSolutions-IAM5\[Resource::\*\]", "this service knows no resources")
+    assert row.covers("Stack/Role/Resource", "AwsSolutions-IAM5[Resource::*]")
+    assert not row.covers("Stack/Other/Resource", "AwsSolutions-IAM5[Resource::*]")
+    assert not row.covers("Stack/Role/Resource", "AwsSolutions-IAM5[Action::s3:*]")
+
+
+def test_a_finding_without_a_row_fails_the_synth(tmp_path: Path) -> None:
+    done = python("-c", WITHOUT_A_ROW, target=tmp_path)
+    assert done.returncode != 0
+    assert "AwsSolutions-L1" in done.stdout + done.stderr
+
+
+def test_every_row_has_a_finding(tmp_path: Path) -> None:
+    done = python("-c", USED, target=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == []

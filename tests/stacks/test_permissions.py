@@ -1,0 +1,115 @@
+"""Least privilege, as the templates state it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.conftest import Assembly
+from tests.stacks import policies
+
+NO_RESOURCES = {
+    "ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", "cloudwatch:DescribeAlarms",
+    "logs:CreateLogDelivery", "logs:GetLogDelivery", "logs:UpdateLogDelivery", "logs:DeleteLogDelivery",
+    "logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:DescribeResourcePolicies", "logs:DescribeLogGroups",
+    "xray:PutTraceSegments", "xray:PutTelemetryRecords", "xray:GetSamplingRules", "xray:GetSamplingTargets",
+}  # fmt: skip
+"""Actions that AWS checks against no resource."""
+
+
+def test_no_action_is_a_wildcard(assembly: Assembly) -> None:
+    wild = [statement for statement in policies.statements(assembly) if any("*" in act for act in statement.actions)]
+    assert wild == []
+
+
+def test_all_resources_are_granted_only_where_the_service_knows_none(assembly: Assembly) -> None:
+    for statement in policies.statements(assembly):
+        if "*" in statement.resources:
+            assert set(statement.actions) <= NO_RESOURCES, statement
+
+
+def test_no_role_has_a_managed_policy(assembly: Assembly) -> None:
+    for name, role in assembly.resources("AWS::IAM::Role").items():
+        assert "ManagedPolicyArns" not in role["Properties"], name
+
+
+def test_roles_are_passed_by_name_and_to_one_service(assembly: Assembly) -> None:
+    for statement in policies.statements(assembly):
+        if "iam:PassRole" in statement.actions:
+            assert statement.conditions["StringEquals"]["iam:PassedToService"], statement
+            assert not any("*" in resource for resource in statement.resources), statement
+
+
+def test_services_assume_roles_only_for_this_account(assembly: Assembly) -> None:
+    for name, role in assembly.resources("AWS::IAM::Role", "FlightDelay-Training").items():
+        (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        if "Service" in trust["Principal"]:
+            assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}, name
+        else:
+            assert "Pipeline" in json.dumps(trust["Principal"]), name
+
+
+def test_every_actor_has_its_own_role(assembly: Assembly) -> None:
+    roles = assembly.resources("AWS::IAM::Role", "FlightDelay-Training")
+    for actor in (
+        "JobsFeatures",
+        "JobsTraining",
+        "JobsEvaluation",
+        "RetrainRole",
+        "DeliveryVerifyRole",
+        "DeliveryRolesPipeline",
+        "DeliveryRolesSource",
+        "DeliveryRolesVerify",
+        "DeliveryRolesRetrain",
+    ):
+        assert any(name.startswith(actor) for name in roles), actor  # fmt: skip
+
+
+@pytest.mark.parametrize(("role", "foreign"), [
+    ("JobsTraining", {"sagemaker:CreateEndpoint", "sagemaker:CreateModelPackage", "s3:DeleteObject", "iam:PassRole"}),
+    ("JobsEvaluation", {"s3:DeleteObject", "sagemaker:CreateModelPackage", "iam:PassRole"}),
+    ("JobsFeatures", {"sagemaker:CreateTrainingJob", "iam:PassRole", "glue:StartJobRun"}),
+    ("DeliveryVerifyRole", {"states:StartExecution", "codecommit:GitPull", "sagemaker:CreateTrainingJob"}),
+    ("RetrainRole", {"sagemaker:UpdateModelPackage", "cloudformation:UpdateStack", "sagemaker:CreateEndpoint"}),
+    ("StartRetrainingRole", {"states:StartExecution", "s3:GetObject", "codecommit:GitPush"}),
+])  # fmt: skip
+def test_no_actor_does_its_neighbours_work(assembly: Assembly, role: str, foreign: set[str]) -> None:
+    granted = policies.actions(assembly, role)
+    assert granted
+    assert not granted & foreign
+
+
+def test_training_reads_features_and_not_raw_data_and_writes_models_only(assembly: Assembly) -> None:
+    written = [resource for statement in policies.of(assembly, "JobsTraining") if "s3:PutObject" in statement.actions
+               for resource in statement.resources]  # fmt: skip
+    assert len(written) == 1
+    assert "/training/flight-delay/*" in written[0]
+    read = [resource for statement in policies.of(assembly, "JobsTraining") if "s3:GetObject" in statement.actions
+            for resource in statement.resources]  # fmt: skip
+    assert not any("/raw/" in resource for resource in read)
+
+
+@pytest.mark.parametrize(("action", "minutes"), [("sagemaker:CreateTrainingJob", 360),
+                                                 ("sagemaker:CreateProcessingJob", 120)])  # fmt: skip
+def test_jobs_are_created_within_the_guardrails_only(assembly: Assembly, action: str, minutes: int) -> None:
+    (statement,) = [found for found in policies.of(assembly, "RetrainRole") if action in found.actions]
+    assert "ml.m6i.large" in statement.conditions["ForAllValues:StringEquals"]["sagemaker:InstanceTypes"]
+    assert statement.conditions["Null"] == {"sagemaker:InstanceTypes": "false"}
+    assert statement.conditions["NumericLessThanEquals"] == {"sagemaker:MaxRuntimeInSeconds": str(minutes * 60)}
+    assert statement.conditions["Bool"] == {"sagemaker:NetworkIsolation": "true"}
+    assert "Key" in json.dumps(statement.conditions["StringEquals"]["sagemaker:VolumeKmsKeyArn"])
+
+
+def test_retraining_proposes_versions_and_never_approves(assembly: Assembly) -> None:
+    (statement,) = [found for found in policies.of(assembly, "RetrainRole")
+                    if "sagemaker:CreateModelPackage" in found.actions]  # fmt: skip
+    allowed = statement.conditions["StringEquals"]["sagemaker:ModelApprovalStatus"]
+    assert sorted(allowed) == ["PendingManualApproval", "Rejected"]
+
+
+def test_jobs_may_pull_the_framework_image_and_no_other(assembly: Assembly) -> None:
+    for role in ("JobsTraining", "JobsEvaluation"):
+        (statement,) = [found for found in policies.of(assembly, role) if "ecr:BatchGetImage" in found.actions]
+        (resource,) = statement.resources
+        assert "repository/sagemaker-xgboost" in resource

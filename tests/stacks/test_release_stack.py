@@ -1,0 +1,213 @@
+"""The release stack: what starts the reconciler, and that each of its actors can do its own work only."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Assembly
+from tests.stacks import policies
+from tests.stacks.policies import Statement
+
+ENVIRONMENTS = ["Staging", "Production"]
+NOT_CALLS = ("kms:", "logs:", "xray:", "iam:PassRole")
+IAM_NAMES = {"sagemakerruntime": "sagemaker"}
+
+
+@pytest.fixture(params=ENVIRONMENTS)
+def environment(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def stack(environment: str) -> str:
+    return f"FlightDelay-Release-{environment}"
+
+
+@pytest.fixture
+def definition(assembly: Assembly, stack: str) -> dict[str, Any]:
+    text = assembly.one("AWS::StepFunctions::StateMachine", stack)["DefinitionString"]
+    assert isinstance(text, str)
+    return json.loads(text)  # type: ignore[no-any-return]
+
+
+def granting(assembly: Assembly, stack: str, role: str, action: str) -> list[Statement]:
+    return [found for found in policies.of(assembly, role, stack) if action in found.actions]
+
+
+def rules(assembly: Assembly, stack: str) -> dict[str, dict[str, Any]]:
+    return {name: found["Properties"] for name, found in assembly.resources("AWS::Events::Rule", stack).items()}
+
+
+def test_its_outputs_name_the_reconciler(assembly: Assembly, stack: str, environment: str) -> None:
+    outputs = {name: output["Value"] for name, output in assembly.templates[stack]["Outputs"].items()
+               if not name.startswith("Exports")}  # fmt: skip
+
+    (machine,) = assembly.resources("AWS::StepFunctions::StateMachine", stack)
+    assert outputs == {"Model": "flight_delay", "Environment": environment.lower(), "Reconciler": {"Ref": machine}}
+
+
+def test_any_change_of_the_registry_starts_it_and_so_does_every_hour(assembly: Assembly, stack: str) -> None:
+    started = rules(assembly, stack)
+
+    assert started["ModelPackageChanged"]["EventPattern"] == {
+        "source": ["aws.sagemaker"], "detail-type": ["SageMaker Model Package State Change"],
+        "detail": {"ModelPackageGroupName": ["flight-delay"]}}  # fmt: skip
+    assert started["SelfHeal"]["ScheduleExpression"] == "rate(1 hour)"
+
+
+def test_a_finished_update_of_its_serving_stack_starts_it(assembly: Assembly, stack: str, environment: str) -> None:
+    pattern = rules(assembly, stack)["ServingStackUpdated"]["EventPattern"]
+
+    (prefix,) = pattern["detail"]["stack-id"]
+    assert f":stack/FlightDelay-Serving-{environment}/" in json.dumps(prefix["prefix"])
+    assert pattern["detail-type"] == ["CloudFormation Stack Status Change"]
+    assert "UPDATE_COMPLETE" in pattern["detail"]["status-details"]["status"]
+
+
+def test_a_rolled_back_update_does_not_start_it_before_the_version_is_rejected(assembly: Assembly, stack: str) -> None:
+    assert "ROLLBACK" not in json.dumps(rules(assembly, stack)["ServingStackUpdated"]["EventPattern"])
+
+
+def test_rules_hand_over_nothing_of_the_event(assembly: Assembly, stack: str) -> None:
+    for name, rule in rules(assembly, stack).items():
+        (target,) = rule["Targets"]
+        assert json.loads(target["Input"]) == {"started_by": name}
+        assert "InputTransformer" not in target
+        assert "InputPath" not in target
+
+
+def test_the_rules_may_start_the_reconciler_and_nothing_else(assembly: Assembly, stack: str) -> None:
+    (statement,) = policies.of(assembly, "StartRole", stack)
+
+    assert statement.actions == ("states:StartExecution",)
+    (machine,) = assembly.resources("AWS::StepFunctions::StateMachine", stack)
+    assert [json.loads(resource) for resource in statement.resources] == [{"Ref": machine}]
+
+
+def test_the_reconciler_may_make_the_calls_of_its_definition_and_no_others(
+    assembly: Assembly, stack: str, definition: dict[str, Any]
+) -> None:
+    called = {_iam_action(state["Resource"]) for state in definition["States"].values() if state["Type"] == "Task"}
+    granted = {action for statement in policies.of(assembly, "RolesReconciler", stack) for action in statement.actions
+               if not action.startswith(NOT_CALLS)}  # fmt: skip
+
+    assert granted == called
+
+
+def _iam_action(resource: str) -> str:
+    service, operation = resource.removeprefix("arn:aws:states:::").removeprefix("aws-sdk:").split(":")
+    return f"{IAM_NAMES.get(service, service)}:{operation[0].upper()}{operation[1:]}"
+
+
+def test_only_staging_approves_and_both_reject(assembly: Assembly) -> None:
+    allowed = {}
+    for environment in ENVIRONMENTS:
+        (statement,) = granting(assembly, f"FlightDelay-Release-{environment}", "RolesReconciler",
+                                "sagemaker:UpdateModelPackage")  # fmt: skip
+        values = statement.conditions["StringEquals"]["sagemaker:ModelApprovalStatus"]
+        allowed[environment] = {values} if isinstance(values, str) else set(values)
+
+    assert allowed == {"Staging": {"Approved", "Rejected"}, "Production": {"Rejected"}}
+
+
+def test_nobody_else_may_decide_about_a_version(assembly: Assembly) -> None:
+    deciding = {statement.holder for statement in policies.statements(assembly)
+                if "sagemaker:UpdateModelPackage" in statement.actions}  # fmt: skip
+
+    assert all(holder.startswith("RolesReconciler") for holder in deciding)
+
+
+def test_it_updates_its_serving_stack_only_and_only_as_the_narrow_role(
+    assembly: Assembly, stack: str, environment: str
+) -> None:
+    (update,) = granting(assembly, stack, "RolesReconciler", "cloudformation:UpdateStack")
+    (pass_update,) = granting(assembly, stack, "RolesReconciler", "iam:PassRole")
+
+    assert update.actions == ("cloudformation:UpdateStack",)
+    assert [f":stack/FlightDelay-Serving-{environment}/*" in resource for resource in update.resources] == [True]
+    role = update.conditions["StringEquals"]["cloudformation:RoleArn"]
+    assert role["Fn::GetAtt"][0].startswith("RolesUpdate")
+    assert [json.loads(resource) for resource in pass_update.resources] == [role]
+    assert pass_update.conditions["StringEquals"]["iam:PassedToService"] == "cloudformation.amazonaws.com"
+
+
+def test_the_definition_passes_that_same_role(assembly: Assembly, stack: str, definition: dict[str, Any]) -> None:
+    substitutions = assembly.one("AWS::StepFunctions::StateMachine", stack)["DefinitionSubstitutions"]
+    (update,) = [state for state in definition["States"].values() if state.get("Resource", "").endswith(":updateStack")]
+
+    assert update["Arguments"]["RoleARN"] == "${UpdateRole}"
+    assert substitutions["UpdateRole"]["Fn::GetAtt"][0].startswith("RolesUpdate")
+    assert set(re.findall(r"\$\{(\w+)\}", json.dumps(definition))) == set(substitutions)
+
+
+def test_cloudformation_may_touch_only_this_endpoints_own_resources(
+    assembly: Assembly, stack: str, environment: str
+) -> None:
+    own = re.compile(rf":(model/FlightDelay{environment}Model-|endpoint-config/FlightDelay{environment}EndpointConfig-"
+                     rf"|endpoint/flight-delay-{environment.lower()})", re.IGNORECASE)  # fmt: skip
+    for statement in policies.of(assembly, "RolesUpdate", stack):
+        if any(action.startswith("sagemaker:") for action in statement.actions):
+            assert all(own.search(resource) for resource in statement.resources), statement
+        else:
+            assert all("*" not in resource for resource in statement.resources), statement
+
+
+def test_cloudformation_may_name_what_the_serving_template_names(assembly: Assembly, environment: str) -> None:
+    names = {found["Type"]: name for name, found in
+             assembly.templates[f"FlightDelay-Serving-{environment}"]["Resources"].items()}  # fmt: skip
+    granted = json.dumps([statement.resources for statement in
+                          policies.of(assembly, "RolesUpdate", f"FlightDelay-Release-{environment}")])  # fmt: skip
+
+    for kind, path in (("AWS::SageMaker::Model", "model"), ("AWS::SageMaker::EndpointConfig", "endpoint-config")):
+        assert f":{path}/{names[kind]}-*" in granted
+        assert f":{path}/{names[kind].lower()}-*" in granted
+
+
+def test_models_are_isolated_and_instances_within_the_guardrails(assembly: Assembly, stack: str) -> None:
+    (create_model,) = granting(assembly, stack, "RolesUpdate", "sagemaker:CreateModel")
+    (create_config,) = granting(assembly, stack, "RolesUpdate", "sagemaker:CreateEndpointConfig")
+
+    assert create_model.conditions["Bool"] == {"sagemaker:NetworkIsolation": "true"}
+    assert "ml.m6i.large" in create_config.conditions["ForAllValues:StringEquals"]["sagemaker:InstanceTypes"]
+    assert create_config.conditions["Null"] == {"sagemaker:InstanceTypes": "false"}
+    assert "sagemaker:VolumeKmsKeyArn" in create_config.conditions["StringEquals"]
+
+
+def test_the_serving_role_reads_this_models_artefacts_and_nothing_else(assembly: Assembly, stack: str) -> None:
+    (read,) = granting(assembly, stack, "RolesServing", "s3:GetObject")
+    granted = {action for statement in policies.of(assembly, "RolesServing", stack) for action in statement.actions}
+
+    assert len(read.resources) == 1
+    assert "/training/flight-delay/*" in read.resources[0]
+    foreign = ("s3:Put", "s3:Delete", "sagemaker:", "iam:", "sts:")
+    assert not [action for action in granted if action.startswith(foreign)]
+
+
+def test_services_assume_its_roles_only_for_this_account(assembly: Assembly, stack: str) -> None:
+    for role in assembly.resources("AWS::IAM::Role", stack).values():
+        (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+        assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
+
+
+def test_every_execution_is_logged_without_its_data(assembly: Assembly, stack: str) -> None:
+    logging = assembly.one("AWS::StepFunctions::StateMachine", stack)["LoggingConfiguration"]
+
+    assert (logging["Level"], logging["IncludeExecutionData"]) == ("ALL", False)
+
+
+def test_cfn_lint_finds_nothing(assembly: Assembly) -> None:
+    files = sorted(path for path in assembly.path.glob("FlightDelay-*.template.json")
+                   if "-Release-" in path.name or "-Serving-" in path.name)  # fmt: skip
+    assert len(files) == 2 * len(ENVIRONMENTS)
+    # W3005: CDK states dependencies that the references imply anyway.
+    found = subprocess.run([Path(sys.executable).with_name("cfn-lint"), "-i", "W3005", "-t", *files],
+                           capture_output=True, text=True, check=False)  # fmt: skip
+
+    assert found.returncode == 0, found.stdout

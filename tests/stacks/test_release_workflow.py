@@ -1,0 +1,496 @@
+"""The reconciler, run expression by expression against a registry, a stack and an endpoint in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from config import load_settings
+from contract import load_models
+from stacks.deployment import Deployment, deployments
+from stacks.release_workflow import SUBSTITUTIONS, release_workflow
+from tests.conftest import ROOT
+from tests.stacks.release_world import NO_MODEL, World, package_arn
+from tests.stacks.state_machine import TaskFailed
+
+MODEL = next(model for model in load_models(ROOT, load_settings().guardrails) if model.name == "flight_delay")
+STAGING, PRODUCTION = deployments(MODEL)
+ENVIRONMENTS = pytest.mark.parametrize("deployment", [STAGING, PRODUCTION], ids=lambda found: found.environment)
+
+
+@pytest.fixture
+def staging() -> World:
+    return World(STAGING)
+
+
+@pytest.fixture
+def production() -> World:
+    return World(PRODUCTION)
+
+
+def failing(error: str, cause: str) -> Callable[[], None]:
+    def fail() -> None:
+        raise TaskFailed(error, cause)
+
+    return fail
+
+
+def test_staging_rolls_out_what_waits_for_approval_on_one_instance_tries_it_and_approves_it(staging: World) -> None:
+    staging.register(1, "Approved")
+    staging.register(2, "PendingManualApproval")
+
+    execution = staging.reconcile()
+
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert (staging.live_version, staging.status(2)) == (2, "Approved")
+    assert staging.parameters == staging.wanted_parameters(2)
+    assert staging.parameters["MinimumInstances"] == staging.parameters["MaximumInstances"] == "1"
+    assert execution.output == {"model": "flight_delay", "environment": "staging", "version": 2, "released": True,
+                                "reason": "rolled out"}  # fmt: skip
+
+
+def test_production_takes_the_newest_approved_version_and_the_size_that_travels_with_it(production: World) -> None:
+    for version, status in enumerate(["Approved", "Approved", "Rejected", "PendingManualApproval"], start=1):
+        production.register(version, status)
+
+    execution = production.reconcile()
+
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert production.live_version == 2
+    assert (production.parameters["MinimumInstances"], production.parameters["MaximumInstances"]) == ("2", "4")
+    assert production.status(4) == "PendingManualApproval"
+
+
+def test_the_newest_is_the_highest_number_not_the_highest_text(production: World) -> None:
+    for version in (9, 10):
+        production.register(version, "Approved")
+
+    production.reconcile()
+
+    assert production.live_version == 10
+
+
+def test_a_version_behind_pages_of_others_is_found(production: World) -> None:
+    production.page_size = 2
+    production.register(1, "Approved")
+    for version in range(2, 8):
+        production.register(version, "Rejected")
+
+    production.reconcile()
+
+    assert production.live_version == 1
+
+
+@ENVIRONMENTS
+def test_when_nothing_may_go_live_what_is_live_stays_live(deployment: Deployment) -> None:
+    world = World(deployment)
+    world.register(1, "Rejected")
+    world.live(1)
+
+    execution = world.reconcile()
+
+    assert execution.status == "SUCCEEDED"
+    assert (world.live_version, world.updates, execution.output["released"]) == (1, [], False)
+
+
+@ENVIRONMENTS
+def test_what_is_right_already_is_left_alone(deployment: Deployment) -> None:
+    world = World(deployment)
+    world.register(1, "Approved")
+    world.live(1)
+
+    execution = world.reconcile()
+
+    assert execution.status == "SUCCEEDED"
+    assert (world.updates, world.told, execution.output["released"]) == ([], [], False)
+    assert "Send the sample request" not in execution.states
+
+
+def test_an_interrupted_release_is_tried_and_approved_without_a_second_update(staging: World) -> None:
+    staging.register(1, "PendingManualApproval")
+    staging.live(1)
+
+    assert staging.reconcile().status == "SUCCEEDED"
+    assert (staging.updates, staging.status(1)) == ([], "Approved")
+
+
+def test_rejecting_the_live_version_brings_back_the_newest_approved_one(production: World) -> None:
+    for version in (1, 2, 3):
+        production.register(version, "Approved")
+    production.live(3)
+    production.packages[3]["ModelApprovalStatus"] = "Rejected"
+
+    execution = production.reconcile()
+
+    assert execution.status == "SUCCEEDED"
+    assert production.live_version == 2
+
+
+def test_a_version_whose_rollout_rolled_back_is_rejected_with_the_first_failure(staging: World) -> None:
+    staging.register(1, "Approved")
+    staging.live(1)
+    staging.register(2, "PendingManualApproval")
+    staging.broken = {2}
+
+    execution = staging.reconcile()
+
+    assert (execution.status, execution.error) == ("FAILED", "VersionFailed")
+    assert (staging.live_version, staging.status(2), len(staging.updates)) == (1, "Rejected", 1)
+    assert "FlightDelayStagingEndpoint did not pass the ping health check" in staging.packages[2]["ApprovalDescription"]
+    assert "Version 2 of flight_delay in staging failed and was rejected." in execution.cause
+    assert execution.cause in staging.told[0]["Message"]
+    assert staging.reconcile().status == "SUCCEEDED"
+    assert len(staging.updates) == 1, "a rejected version is never tried again"
+
+
+@ENVIRONMENTS
+def test_a_failed_smoke_test_rejects_the_version_and_puts_the_previous_one_back(deployment: Deployment) -> None:
+    world = World(deployment, answer=TaskFailed("SageMakerRuntime.ModelErrorException", "could not parse row 1"))
+    world.register(1, "Approved")
+    world.live(1)
+    world.register(2, "Approved")
+
+    execution = world.reconcile()
+
+    assert execution.status == "FAILED"
+    assert (world.live_version, world.parameters) == (1, world.wanted_parameters(1))
+    assert world.status(2) == "Rejected"
+    assert "could not parse row 1" in execution.cause
+
+
+def test_it_is_rejected_before_the_stack_is_put_back_so_that_nobody_tries_it_again(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved")
+    production.answer = " "
+
+    states = production.reconcile().states
+
+    assert states.index("Reject the version") < states.index("Prepare to put the previous version back")
+
+
+def test_a_failed_first_version_empties_the_parameters_again(staging: World) -> None:
+    staging.register(1, "PendingManualApproval")
+    staging.answer = ""
+
+    assert staging.reconcile().status == "FAILED"
+    assert (staging.endpoint, staging.parameters, staging.status(1)) == (None, NO_MODEL, "Rejected")
+
+
+def test_a_silent_rollback_of_the_endpoint_is_seen_and_the_stack_is_put_back(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved")
+    production.silent = {2}
+
+    execution = production.reconcile()
+
+    assert "rolled back silently" in execution.cause
+    assert (production.status(2), production.parameters) == ("Rejected", production.wanted_parameters(1))
+
+
+def test_a_version_that_does_not_say_how_to_serve_it_is_rejected_before_anything_is_touched(staging: World) -> None:
+    staging.register(1, "PendingManualApproval", serving_instance_type="")
+
+    assert staging.reconcile().status == "FAILED"
+    assert (staging.updates, staging.status(1)) == ([], "Rejected")
+
+
+def test_a_version_without_a_sample_request_does_not_stay_live(staging: World) -> None:
+    staging.register(1, "PendingManualApproval", sample_request="")
+
+    assert "no sample request" in staging.reconcile().cause
+    assert staging.endpoint is None
+
+
+@pytest.mark.parametrize("operation", ["getObject", "invokeEndpoint"])
+def test_a_sample_request_or_an_answer_too_large_to_carry_is_a_failure(staging: World, operation: str) -> None:
+    staging.register(1, "PendingManualApproval")
+    staging.interrupt[operation] = failing("States.DataLimitExceeded", "larger than 262144 bytes")
+
+    assert "larger than 262144 bytes" in staging.reconcile().cause
+    assert (staging.status(1), staging.endpoint) == ("Rejected", None)
+
+
+def test_manual_approval_asks_with_the_numbers_and_the_command_and_approves_nothing(staging: World) -> None:
+    staging.register(1, "PendingManualApproval", approval="manual")
+
+    assert staging.reconcile().status == "SUCCEEDED"
+    assert (staging.live_version, staging.status(1)) == (1, "PendingManualApproval")
+    message = staging.told[0]["Message"]
+    assert "auc: 0.71, champion: 0.70" in message
+    assert (f"aws sagemaker update-model-package --model-package-arn {package_arn(1)} "
+            "--model-approval-status Approved") in message  # fmt: skip
+    assert staging.reconcile().status == "SUCCEEDED"
+    assert len(staging.told) == 1, "it asks once"
+
+
+def test_a_rejection_during_the_rollout_is_not_overruled(staging: World) -> None:
+    staging.register(1, "PendingManualApproval")
+    staging.interrupt["invokeEndpoint"] = lambda: staging.packages[1].update(ModelApprovalStatus="Rejected")
+
+    staging.reconcile()
+
+    assert staging.status(1) == "Rejected"
+
+
+def test_it_waits_for_a_running_stack_operation_and_then_decides_anew(production: World) -> None:
+    production.register(1, "Approved")
+    production.stack_status = "UPDATE_IN_PROGRESS"
+
+    def newer() -> None:
+        production.register(2, "Approved")
+        production.stack_status = "UPDATE_COMPLETE"
+
+    production.interrupt["describeStacks"] = lambda: production.interrupt.update(listModelPackages=newer)
+
+    execution = production.reconcile()
+
+    assert "Wait, then look at the registry anew" in execution.states
+    assert execution.status == "SUCCEEDED"
+    assert [update["ModelPackageArn"] for update in production.updates] == [package_arn(2)]
+
+
+def test_an_update_that_meets_another_one_waits_and_decides_anew(production: World) -> None:
+    production.register(1, "Approved")
+
+    production.interrupt["updateStack"] = failing(
+        "CloudFormation.CloudFormationException", "Stack:arn is in UPDATE_IN_PROGRESS state and can not be updated."
+    )
+
+    execution = production.reconcile()
+
+    assert (execution.status, production.live_version) == ("SUCCEEDED", 1)
+    assert production.status(1) == "Approved"
+
+
+def test_an_update_that_somebody_else_has_just_made_counts_as_done(production: World) -> None:
+    production.register(1, "Approved")
+    production.interrupt["updateStack"] = lambda: production.live(1)
+
+    execution = production.reconcile()
+
+    assert (execution.status, production.updates) == ("SUCCEEDED", [])
+    assert "Send the sample request" in execution.states
+
+
+@pytest.mark.parametrize("operation", ["updateStack", "invokeEndpoint", "describeEndpointConfig", "listModelPackages"])
+def test_a_denied_call_stops_and_is_told_but_is_not_blamed_on_the_version(production: World, operation: str) -> None:
+    production.register(1, "Approved")
+
+    production.interrupt[operation] = failing("SageMaker.SageMakerException", "AccessDenied: not authorized")
+
+    execution = production.reconcile()
+
+    assert (execution.status, execution.error) == ("FAILED", "ReleaseStopped")
+    assert "not authorized" in execution.cause
+    assert (production.status(1), len(production.told)) == ("Approved", 1)
+
+
+def test_a_value_that_the_stack_refuses_rejects_the_version(production: World) -> None:
+    production.register(1, "Approved")
+
+    production.interrupt["updateStack"] = failing(
+        "CloudFormation.CloudFormationException", "Parameter 'MinimumInstances' must be a number not greater than 8"
+    )
+
+    assert "must be a number not greater than 8" in production.reconcile().cause
+    assert production.status(1) == "Rejected"
+
+
+def test_an_endpoint_deleted_by_hand_is_made_anew(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.endpoint = None
+
+    execution = production.reconcile()
+
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert (production.live_version, len(production.updates)) == (1, 2)
+
+
+def test_an_endpoint_changed_by_hand_is_told_and_the_version_not_blamed(production: World) -> None:
+    production.register(1, "Approved")
+    production.register(2, "Approved")
+    production.live(1)
+    production.parameters = production.wanted_parameters(2)
+
+    execution = production.reconcile()
+
+    assert execution.error == "ReleaseStopped"
+    assert (production.status(2), production.live_version, len(production.told)) == ("Approved", 1, 1)
+
+
+def test_a_newer_version_that_went_live_meanwhile_is_not_put_back(staging: World) -> None:
+    staging.register(1, "Approved")
+    staging.live(1)
+    staging.register(2, "PendingManualApproval")
+    staging.answer = ""
+
+    def another_execution_releases_3() -> None:
+        staging.register(3, "Approved")
+        staging.live(3)
+
+    staging.interrupt["updateModelPackage"] = another_execution_releases_3
+
+    assert staging.reconcile().status == "FAILED"
+    assert (staging.status(2), staging.live_version) == ("Rejected", 3)
+
+
+@pytest.mark.parametrize("status", ["ROLLBACK_COMPLETE", "UPDATE_ROLLBACK_FAILED", "DELETE_FAILED"])
+def test_a_stack_that_can_not_be_updated_is_told(production: World, status: str) -> None:
+    production.register(1, "Approved")
+    production.stack_status = status
+
+    execution = production.reconcile()
+
+    assert status in execution.cause
+    assert (production.status(1), len(production.told)) == ("Approved", 1)
+
+
+def test_what_failed_has_failed_even_if_nobody_can_be_told(staging: World) -> None:
+    staging.register(1, "PendingManualApproval")
+    staging.answer = ""
+
+    staging.interrupt["publish"] = failing("SNS.SnsException", "no such topic")
+
+    assert staging.reconcile().error == "VersionFailed"
+
+
+def with_a_failing_second_version(world: World) -> World:
+    world.register(1, "Approved")
+    world.live(1)
+    world.register(2, "Approved")
+    world.answer = ""
+    return world
+
+
+def test_a_version_that_can_not_be_rejected_is_put_back_all_the_same(production: World) -> None:
+    with_a_failing_second_version(production).interrupt["updateModelPackage"] = failing("SageMaker.X", "conflict")
+
+    execution = production.reconcile()
+
+    assert "It could not be rejected: conflict" in execution.cause
+    assert production.live_version == 1
+
+
+@pytest.mark.parametrize(("cause", "told"), [
+    ("not authorized to perform UpdateStack", "It could not be put back"),
+    ("Stack is in UPDATE_IN_PROGRESS state and can not be updated", "the answer is empty"),
+])  # fmt: skip
+def test_putting_back_waits_for_others_and_says_when_it_is_refused(production: World, cause: str, told: str) -> None:
+    refuse = failing("CloudFormation.CloudFormationException", cause)
+    # The second update of the execution is the one that puts the previous version back.
+    with_a_failing_second_version(production).interrupt["updateModelPackage"] = (
+        lambda: production.interrupt.update(updateStack=refuse))  # fmt: skip
+
+    execution = production.reconcile()
+
+    assert told in execution.cause
+    assert production.live_version == (2 if "authorized" in cause else 1)
+    assert production.status(2) == "Rejected"
+
+
+def test_an_update_whose_putting_back_rolled_back_is_told(production: World) -> None:
+    with_a_failing_second_version(production).interrupt["updateModelPackage"] = lambda: production.broken.add(1)
+
+    assert "It was not put back: the serving stack is in UPDATE_ROLLBACK_COMPLETE" in production.reconcile().cause
+
+
+def test_a_rollback_whose_events_can_not_be_read_is_still_a_rejection(staging: World) -> None:
+    staging.register(1, "PendingManualApproval")
+    staging.broken = {1}
+    staging.interrupt["describeStackEvents"] = failing("States.DataLimitExceeded", "too large")
+
+    assert "UPDATE_ROLLBACK_COMPLETE" in staging.reconcile().cause
+    assert staging.status(1) == "Rejected"
+
+
+def test_an_endpoint_that_is_not_in_service_after_the_update_is_a_failure(production: World) -> None:
+    production.register(1, "Approved")
+    production.endpoint_status = "OutOfService"
+
+    assert "The endpoint is OutOfService after the update." in production.reconcile().cause
+    assert (production.status(1), production.parameters) == ("Rejected", NO_MODEL)
+
+
+def test_an_endpoint_that_is_changing_is_waited_for(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.endpoint_status = "SystemUpdating"
+
+    def settle() -> None:
+        production.endpoint_status = "InService"
+
+    production.interrupt["describeEndpoint"] = lambda: production.interrupt.update(listModelPackages=settle)
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.updates == []
+
+
+@pytest.mark.parametrize("broken", [set(), {0}])
+def test_a_failed_endpoint_that_nobody_is_releasing_is_made_anew_or_told(production: World, broken: set[int]) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.endpoint_status, production.broken = "Failed", broken
+    production.interrupt["updateStack"] = lambda: setattr(production, "endpoint_status", "InService")
+
+    execution = production.reconcile()
+
+    assert execution.status == ("FAILED" if broken else "SUCCEEDED"), execution.cause
+    assert (production.live_version, production.status(1)) == (1, "Approved")
+
+
+def test_a_stack_that_can_not_be_read_after_a_failure_is_told(production: World) -> None:
+    with_a_failing_second_version(production).interrupt["updateModelPackage"] = (
+        lambda: production.interrupt.update(describeStacks=failing("CloudFormation.X", "gone")))  # fmt: skip
+
+    assert "The serving stack could not be read: gone" in production.reconcile().cause
+
+
+@ENVIRONMENTS
+def test_it_never_reads_what_started_it(deployment: Deployment) -> None:
+    text = json.dumps(release_workflow(deployment))
+
+    assert "$states.input" not in text
+    assert "Execution.Input" not in text
+
+
+@ENVIRONMENTS
+def test_only_staging_can_approve(deployment: Deployment) -> None:
+    approvals = [state for state in release_workflow(deployment)["States"].values()
+                 if isinstance(arguments := state.get("Arguments"), dict)
+                 and arguments.get("ModelApprovalStatus") == "Approved"]  # fmt: skip
+
+    assert len(approvals) == (1 if deployment.approves else 0)
+
+
+@ENVIRONMENTS
+def test_every_state_is_reached_and_every_call_says_what_happens_when_it_fails(deployment: Deployment) -> None:
+    definition = release_workflow(deployment)
+    states: dict[str, dict[str, Any]] = definition["States"]
+    reached, waiting = set(), [definition["StartAt"]]
+    while waiting:
+        if (name := waiting.pop()) not in reached:
+            reached.add(name)
+            waiting += _successors(states[name])
+
+    assert reached == set(states)
+    assert all(state["Catch"] for state in states.values() if state["Type"] == "Task")
+    assert all(len(name) <= 80 for name in states), "the longest name Step Functions takes"
+
+
+def _successors(state: dict[str, Any]) -> list[str]:
+    rules = [*state.get("Choices", []), *state.get("Catch", []), state]
+    return [rule["Next"] for rule in rules if "Next" in rule] + ([state["Default"]] if "Default" in state else [])
+
+
+@ENVIRONMENTS
+def test_what_cloudformation_fills_in_is_what_the_definition_leaves_open(deployment: Deployment) -> None:
+    text = json.dumps(release_workflow(deployment))
+
+    assert {name for name in ("UpdateRole", "Topic", "Group") if f"${{{name}}}" in text} == set(SUBSTITUTIONS)
+    assert text == json.dumps(release_workflow(deployment))

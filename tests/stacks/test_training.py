@@ -1,0 +1,127 @@
+"""One model's pipeline, feature job and registry, as its template states them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from config import load_settings
+from contract import deployed, load_models
+from stacks.retrain_workflow import SUBSTITUTIONS
+from tests.conftest import ROOT, Assembly
+
+TRAINING = "FlightDelay-Training"
+
+
+@pytest.fixture
+def pipeline(assembly: Assembly) -> dict[str, Any]:
+    return assembly.one("AWS::CodePipeline::Pipeline", TRAINING)
+
+
+def action(pipeline: dict[str, Any], stage: str) -> dict[str, Any]:
+    (found,) = [found for found in pipeline["Stages"] if found["Name"] == stage]
+    (only,) = found["Actions"]
+    return only  # type: ignore[no-any-return]
+
+
+def test_the_pipeline_has_three_stages_and_a_newer_execution_supersedes(pipeline: dict[str, Any]) -> None:
+    assert pipeline["Name"] == "pushline-flight-delay"
+    assert (pipeline["PipelineType"], pipeline["ExecutionMode"]) == ("V2", "SUPERSEDED")
+    assert [stage["Name"] for stage in pipeline["Stages"]] == ["Source", "Verify", "Retrain"]
+
+
+def test_a_pipeline_variable_is_none_unless_someone_says_why(pipeline: dict[str, Any]) -> None:
+    assert {given["Name"]: given["DefaultValue"] for given in pipeline["Variables"]} == {
+        "Trigger": "none", "Reason": "none", "AsOf": "none"}  # fmt: skip
+
+
+def test_a_push_does_not_start_the_pipeline_by_itself(assembly: Assembly, pipeline: dict[str, Any]) -> None:
+    configuration = action(pipeline, "Source")["Configuration"]
+    assert configuration["PollForSourceChanges"] in (False, "false")
+    assert configuration["BranchName"] == "main"
+    assert assembly.resources("AWS::Events::Rule", TRAINING) == {}
+
+
+def test_verify_learns_why_and_from_which_commit(assembly: Assembly, pipeline: dict[str, Any]) -> None:
+    listed = json.loads(action(pipeline, "Verify")["Configuration"]["EnvironmentVariables"])
+    assert {given["name"]: given["value"] for given in listed} == {
+        "COMMIT": "#{Source.CommitId}", "TRIGGER": "#{variables.Trigger}", "REASON": "#{variables.Reason}",
+        "AS_OF": "#{variables.AsOf}", "EXECUTION": "#{codepipeline.PipelineExecutionId}"}  # fmt: skip
+    project = assembly.one("AWS::CodeBuild::Project", TRAINING)
+    names = {given["Name"] for given in project["Environment"]["EnvironmentVariables"]}
+    assert names == {"MODEL", "ARTIFACTS", "DATA", "DEPLOYED"}
+
+
+def test_verify_knows_what_was_deployed(assembly: Assembly) -> None:
+    project = assembly.one("AWS::CodeBuild::Project", TRAINING)
+    values = {given["Name"]: given["Value"] for given in project["Environment"]["EnvironmentVariables"]}
+    (model,) = [found for found in load_models(ROOT, load_settings().guardrails) if found.name == "flight_delay"]
+    assert json.loads(values["DEPLOYED"]) == deployed(model)
+
+
+def test_verify_runs_unprivileged_what_was_pushed(assembly: Assembly) -> None:
+    project = assembly.one("AWS::CodeBuild::Project", TRAINING)
+    assert project["Environment"]["PrivilegedMode"] is False
+    assert project["Source"] == {"BuildSpec": "buildspec.yml", "Type": "CODEPIPELINE"}
+
+
+def test_retraining_gets_what_verify_wrote(pipeline: dict[str, Any]) -> None:
+    verify, retrain = action(pipeline, "Verify"), action(pipeline, "Retrain")
+    assert verify["OutputArtifacts"] == retrain["InputArtifacts"] == [{"Name": "Retraining"}]
+    configuration = retrain["Configuration"]
+    assert (configuration["InputType"], configuration["Input"]) == ("FilePath", "retraining.json")
+    assert configuration["ExecutionNamePrefix"] == "flight-delay"
+
+
+def test_every_action_has_a_role_of_its_own(pipeline: dict[str, Any]) -> None:
+    roles = {json.dumps(action(pipeline, stage)["RoleArn"]) for stage in ("Source", "Verify", "Retrain")}
+    assert len(roles | {json.dumps(pipeline["RoleArn"])}) == 4
+
+
+def test_the_definition_is_completed_by_cloudformation(assembly: Assembly) -> None:
+    machine = assembly.one("AWS::StepFunctions::StateMachine", TRAINING)
+    assert set(machine["DefinitionSubstitutions"]) == set(SUBSTITUTIONS)
+    assert json.loads(machine["DefinitionString"])["QueryLanguage"] == "JSONata"
+    assert machine["LoggingConfiguration"]["Level"] == "ALL"
+
+
+def test_the_feature_job_states_version_and_size_and_encrypts(assembly: Assembly) -> None:
+    job = assembly.one("AWS::Glue::Job", TRAINING)
+    assert (job["Name"], job["GlueVersion"], job["WorkerType"], job["NumberOfWorkers"]) == (
+        "flight-delay-features", "5.1", "G.1X", 2)  # fmt: skip
+    assert job["SecurityConfiguration"]
+    security = assembly.one("AWS::Glue::SecurityConfiguration", TRAINING)["EncryptionConfiguration"]
+    assert security["CloudWatchEncryption"]["CloudWatchEncryptionMode"] == "SSE-KMS"
+
+
+def test_the_registry_is_named_after_the_model(assembly: Assembly) -> None:
+    assert assembly.one("AWS::SageMaker::ModelPackageGroup", TRAINING)["ModelPackageGroupName"] == "flight-delay"
+
+
+def test_start_retraining_is_told_which_paths_concern_the_model(assembly: Assembly, pipeline: dict[str, Any]) -> None:
+    parameter = assembly.one("AWS::SSM::Parameter", TRAINING)
+    value = json.loads(parameter["Value"])
+    assert parameter["Name"] == "/pushline/models/flight_delay"
+    assert value["pipeline"] == pipeline["Name"]
+    assert "model_code/flight_delay" in value["watch"]
+
+
+def test_outputs_tell_what_to_find(assembly: Assembly) -> None:
+    outputs = assembly.templates[TRAINING]["Outputs"]
+    assert {"Model", "Pipeline", "ModelPackageGroup", "RawData"} <= set(outputs)
+    assert outputs["Model"]["Value"] == "flight_delay"
+    assert "/raw/flight_delay/" in json.dumps(outputs["RawData"]["Value"])
+
+
+def test_the_stack_and_its_resources_carry_model_and_environment(assembly: Assembly) -> None:
+    manifest = json.loads((assembly.path / "manifest.json").read_text())
+    tags = manifest["artifacts"][TRAINING]["properties"]["tags"]
+    assert tags == {"pushline:model": "flight_delay", "pushline:environment": "training"}
+
+
+def test_logs_are_kept_for_the_configured_time_under_our_key(assembly: Assembly) -> None:
+    for name, group in assembly.resources("AWS::Logs::LogGroup").items():
+        assert group["Properties"]["RetentionInDays"] == load_settings().log_retention_days, name
+        assert "Key" in json.dumps(group["Properties"]["KmsKeyId"]), name
