@@ -1,0 +1,1 @@
+"""Measurements of Pushline, each as a ratio against a floor or a peer measured in the same run."""
