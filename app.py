@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
+import sys
 from pathlib import Path
 from typing import Any
 
-import aws_cdk as cdk
-
-from config import load_settings
+from config import Invalid, load_settings
 from contract import load_models
-from stacks.acknowledgements import Checks
+from stacks.application import application
 from stacks.deployment import deployments
 from stacks.foundation_stack import FoundationStack
 from stacks.place import place
@@ -26,25 +23,28 @@ ROOT = Path(__file__).parent
 def main() -> None:
     settings = load_settings()
     models = load_models(ROOT, settings.guardrails)
-    # The CDK CLI passes cdk.json's context itself; without the CLI the templates must be the same.
-    context = json.loads((ROOT / "cdk.json").read_text(encoding="utf-8"))["context"]
-    # The CDK CLI checks the bootstrap's version; a rule in the templates would demand its SSM parameter.
-    synthesizer = cdk.DefaultStackSynthesizer(generate_bootstrap_version_rule=False)
-    app = cdk.App(outdir=os.environ.get("CDK_OUTDIR", str(ROOT / "cdk.out")), context=context,
-                  analytics_reporting=False, default_stack_synthesizer=synthesizer)  # fmt: skip
-    cdk.Validations.of(app).add_plugins(Checks(app))
-    env = place(settings)
+    app, env = application(ROOT), place(settings)
     foundation = FoundationStack(app, "Pushline-Foundation", settings=settings, env=env)
     shared: dict[str, Any] = {"settings": settings, "foundation": foundation, "env": env}
-    repository = RepositoryStack(app, "Pushline-Repository", models=models, **shared).repository
+    repository = RepositoryStack(app, "Pushline-Repository", **shared).repository
     for model in models:
         TrainingStack(app, f"{model.title}-Training", model=model, repository=repository, **shared)
         for deployment in deployments(model):
             release = ReleaseStack(app, deployment.release_stack, deployment=deployment, **shared)
-            ServingStack(app, deployment.serving_stack, deployment=deployment, limits=settings.guardrails.serving,
-                         key=foundation.key, execution_role=release.roles.serving, env=env)  # fmt: skip
+            ServingStack(
+                app,
+                deployment.serving_stack,
+                deployment=deployment,
+                limits=settings.guardrails.serving,
+                key=foundation.key,
+                execution_role=release.roles.serving,
+                env=env,
+            )
     app.synth()
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Invalid as problems:
+        sys.exit(str(problems))

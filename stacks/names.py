@@ -11,6 +11,11 @@ def pipeline_name(settings: Settings, model: Model) -> str:
     return f"{settings.project}-{model.slug}"
 
 
+def any_pipeline_name(settings: Settings) -> str:
+    """Every model's pipeline: the number of models must not change what is outside their own stacks."""
+    return f"{settings.project}-*"
+
+
 def parameter_name(settings: Settings, model: Model) -> str:
     """Where `start_retraining` reads which paths retrain the model."""
     return f"/{settings.project}/models/{model.name}"

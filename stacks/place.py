@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aws_cdk import Environment
 
-from config import Settings
+from config import Invalid, Problem, Settings
 
 
 def place(settings: Settings) -> Environment:
@@ -12,6 +12,6 @@ def place(settings: Settings) -> Environment:
     accounts = {name: environment.account for name, environment in settings.environments.items()}
     if len(set(accounts.values())) > 1:
         found = ", ".join(f"{name} {account or 'not set'}" for name, account in accounts.items())
-        raise ValueError(f"config/platform.yaml: environments in different accounts ({found}) are not built yet; "
-                         "name the same account for all")  # fmt: skip
+        text = f"different accounts ({found}) are not built yet; name the same account for all"
+        raise Invalid([Problem("config/platform.yaml", 0, "environments", text)])
     return Environment(account=settings.environments.training.account, region=settings.region)

@@ -46,7 +46,9 @@ class ReleaseStack(Stack):
         log = log_group(self, "ReconcilerLog", settings=self._settings, foundation=self._foundation)
         destination = sfn.CfnStateMachine.LogDestinationProperty(
             cloud_watch_logs_log_group=sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
-                log_group_arn=log.log_group_arn))
+                log_group_arn=log.log_group_arn
+            )
+        )
         return sfn.CfnStateMachine(
             self, "Reconciler", role_arn=self.roles.reconciler.role_arn, state_machine_type="STANDARD",
             definition_string=json.dumps(release_workflow(self.deployment), indent=1),

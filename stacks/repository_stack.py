@@ -5,7 +5,6 @@ Next hop: the model's pipeline (`stacks/training_stack.py`), started by `lambdas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from config import Settings
-from contract import Model
 from stacks.foundation_stack import FoundationStack
 from stacks.log_group import log_group
-from stacks.names import pipeline_name
+from stacks.names import any_pipeline_name
 from stacks.outputs import publish
 from stacks.permissions import allow, arn, role, use_key, write_log
 
@@ -37,10 +35,10 @@ RETRIES = 2
 class RepositoryStack(Stack):
     """The repository `pushline`, and `start_retraining` behind the rule on its branch."""
 
-    def __init__(self, scope: Construct, id: str, *, settings: Settings, models: Sequence[Model],
-                 foundation: FoundationStack, **stack: Any) -> None:  # fmt: skip
+    def __init__(self, scope: Construct, id: str, *, settings: Settings, foundation: FoundationStack,
+                 **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
-        self._settings, self._models, self._foundation = settings, models, foundation
+        self._settings, self._foundation = settings, foundation
         self.repository = self._repository()
         self.start_retraining = self._start_retraining()
         self._route_pushes()
@@ -66,12 +64,12 @@ class RepositoryStack(Stack):
         return function
 
     def _role(self, log: logs.ILogGroup) -> iam.Role:
-        pipelines = [arn(self, "codepipeline", pipeline_name(self._settings, model)) for model in self._models]
-        start = [allow("codepipeline:StartPipelineExecution", on=pipelines)] if pipelines else []
         return role(self, "StartRetrainingRole", iam.ServicePrincipal("lambda.amazonaws.com"), statements=[
             allow("codecommit:GetCommit", "codecommit:GetDifferences", on=self.repository.repository_arn),
             allow("ssm:GetParametersByPath", on=arn(self, "ssm", f"parameter/{self._settings.project}/models")),
-            *start, write_log(log),
+            allow("codepipeline:StartPipelineExecution",
+                  on=arn(self, "codepipeline", any_pipeline_name(self._settings))),
+            write_log(log),
             allow("sns:Publish", on=self._foundation.notifications.topic_arn), use_key(self._foundation.key),
         ])  # fmt: skip
 

@@ -61,6 +61,9 @@ def training_job(model: Model, volume: str) -> dict[str, Any]:
         "EnableManagedSpotTraining": expression("$request.training.spot"),
         "StoppingCondition": expression(_STOPPING),
         "EnableNetworkIsolation": True,
+        # The image's toolkit runs `pip install .`; without network pip can't fetch what it would build that with.
+        # pip reads 0 as "no isolation": https://github.com/pypa/pip/issues/5735
+        "Environment": {"PIP_NO_BUILD_ISOLATION": "0"},
         "Tags": _tags(model),
     }  # fmt: skip
 

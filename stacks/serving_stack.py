@@ -87,7 +87,8 @@ class ServingStack(Stack):
         container = sagemaker.CfnModel.ContainerDefinitionProperty(
             image=self.image, model_data_url=self.model_data_url,
             environment={"SAGEMAKER_PROGRAM": "pushline_entry.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
-                         PACKAGE_VARIABLE: self.package})  # fmt: skip
+                         # The toolkit installs the code with pip here as well, see retrain_jobs.py.
+                         "PIP_NO_BUILD_ISOLATION": "0", PACKAGE_VARIABLE: self.package})  # fmt: skip
         model = sagemaker.CfnModel(self, "Model", execution_role_arn=self.execution_role.role_arn,
                                    enable_network_isolation=True, primary_container=container)  # fmt: skip
         self._with_model(model, "model")

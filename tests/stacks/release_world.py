@@ -55,16 +55,22 @@ class World:
         container = {"Image": f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:{version}",
                      "ModelDataUrl": f"s3://artifacts/training/flight-delay/{version}/output/model.tar.gz"}  # fmt: skip
         self.packages[version] = {
-            "ModelPackageVersion": version, "ModelPackageArn": package_arn(version), "ModelApprovalStatus": status,
-            "ModelPackageStatus": "Completed", "InferenceSpecification": {"Containers": [container]},
+            "ModelPackageVersion": version,
+            "ModelPackageArn": package_arn(version),
+            "ModelApprovalStatus": status,
+            "ModelPackageStatus": "Completed",
+            "InferenceSpecification": {"Containers": [container]},
             "CustomerMetadataProperties": {name: text for name, text in (metadata | facts).items() if text},
         }
 
     def wanted_parameters(self, version: int) -> dict[str, str]:
         package, fixed = self.packages[version], self.deployment.fixed_instances
         return package["InferenceSpecification"]["Containers"][0] | {
-            "ModelPackageArn": package_arn(version), "InstanceType": "ml.m6i.large",
-            "MinimumInstances": str(fixed or 2), "MaximumInstances": str(fixed or 4)}  # type: ignore[no-any-return]
+            "ModelPackageArn": package_arn(version),
+            "InstanceType": "ml.m6i.large",
+            "MinimumInstances": str(fixed or 2),
+            "MaximumInstances": str(fixed or 4),
+        }  # type: ignore[no-any-return]
 
     def live(self, version: int) -> None:
         self.parameters = self.wanted_parameters(version)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config import Settings, load_settings
+from config import Invalid, Settings, load_settings
 from stacks.place import place
 
 
@@ -23,5 +23,5 @@ def test_one_account_is_the_place_of_all() -> None:
 
 
 def test_several_accounts_are_refused_and_not_quietly_made_one() -> None:
-    with pytest.raises(ValueError, match="production 222222222222"):
+    with pytest.raises(Invalid, match="production 222222222222"):
         place(settings(training="111111111111", staging="111111111111", production="222222222222"))

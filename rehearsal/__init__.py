@@ -1,0 +1,1 @@
+"""The rehearsal: runs the synthesized cloud assembly on one machine, with no AWS account."""

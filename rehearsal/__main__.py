@@ -1,0 +1,5 @@
+"""`python -m rehearsal VERB`."""
+
+from rehearsal.cli import main
+
+main()

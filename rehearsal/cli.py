@@ -1,0 +1,281 @@
+"""The rehearsal's command line: each verb finds the running rehearsal, does one thing and says what it did."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+from rich.table import Table
+
+from rehearsal import arrivals, assembly, audit, log_reader, predictions, server, status, waiting
+from rehearsal import state_dir as state
+from rehearsal.landscape import ClientOf, Landscape, NotDeployed, survey
+from rehearsal.service import ServiceError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+_LOG_WIDTH = None if sys.stderr.isatty() else 160
+"""Columns where there is no terminal to ask."""
+console = Console(stderr=True, width=_LOG_WIDTH)
+TIMED_OUT = 124
+
+StateDir = Annotated[Path, typer.Option("--state-dir", help="Where all state is kept.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+STATE_DIR = Path(".rehearsal")
+
+
+class NotRunning(Exception):
+    """No rehearsal runs on this state directory."""
+
+
+_EXPLAINED = (
+    NotRunning,
+    NotDeployed,
+    server.NotStarted,
+    arrivals.NoSampleData,
+    log_reader.NoLog,
+    predictions.NoPrediction,
+    assembly.DeployFailed,
+    state.Unusable,
+    ServiceError,
+)
+
+
+def main() -> None:
+    """Run the verb; whatever is wrong becomes one line on standard error and exit code 1."""
+    try:
+        app()
+    except _EXPLAINED as error:
+        sys.exit(f"rehearsal: {error}")
+    except ClientError as error:
+        sys.exit(f"rehearsal: {error.operation_name}: {error.response['Error']['Message']}")
+    except BotoCoreError as error:
+        sys.exit(f"rehearsal: the embedded AWS does not answer: {error}")
+    except OSError as error:
+        if error.filename is None:
+            traceback.print_exc()
+        sys.exit(f"rehearsal: {error}")
+
+
+def connect(state_dir: Path) -> tuple[ClientOf, Landscape]:
+    """Clients of the running rehearsal, and what is deployed on it."""
+    client_of = clients(running(state_dir))
+    return client_of, survey(client_of)
+
+
+def running(state_dir: Path) -> server.Running:
+    found = server.find(state_dir)
+    if found is None:
+        raise NotRunning(f"nothing runs on {state_dir}; `./pushline up --state-dir {state_dir}` starts it")
+    return found
+
+
+def clients(at: server.Running) -> ClientOf:
+    make: Callable[[str], Any] = at.client
+    return functools.cache(make)
+
+
+@app.command()
+def up(
+    state_dir: StateDir = STATE_DIR,
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = server.PORT,
+    time_scale: Annotated[float, typer.Option(help="Waits, retries, bakes and schedules run this much faster.")] = 1.0,
+) -> None:
+    """Start the embedded cloud in the background and print the exports for other clients."""
+    state.prepare(state_dir)
+    at = server.up(state_dir, port=port, time_scale=time_scale)
+    for name, value in at.environment().items():
+        print(f"export {name}={value}")
+    console.print(f"the rehearsal answers at {at.endpoint} (state in {state_dir}, time scale {at.time_scale:g})")
+
+
+@app.command()
+def down(
+    state_dir: StateDir = STATE_DIR,
+    purge: Annotated[bool, typer.Option("--purge", help="Forget all state as well.")] = False,
+) -> None:
+    """Stop the embedded cloud."""
+    stopped = server.down(state_dir)
+    console.print("stopped" if stopped else f"nothing was running on {state_dir}")
+    if purge:
+        state.purge(state_dir)
+        console.print(f"{state_dir} forgotten")
+
+
+@app.command()
+def deploy(
+    cdk_out: Annotated[Path, typer.Argument(help="A synthesized cloud assembly.")] = Path("cdk.out"),
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Publish assets and create or update the stacks, in dependency order."""
+    assembly.deploy(running(state_dir), cdk_out, console)
+
+
+@app.command()
+def load(
+    model: str,
+    through: Annotated[str, typer.Option(help="Last day, YYYY-MM-DD.")] = "2013-03-01",
+    repository: Annotated[Path, typer.Option(help="Where model_code is.")] = Path("."),
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Put sample raw data up to a date, as if it had arrived."""
+    client_of, landscape = connect(state_dir)
+    with console.status(f"{model}: sample data through {through} arrives"):
+        put, there = arrivals.load(client_of, landscape.model(model), repository, through)
+    console.print(f"{model}: {put} objects put, {there} were there already")
+
+
+@app.command()
+def remote(state_dir: StateDir = STATE_DIR) -> None:
+    """Print the URL for `git remote add`."""
+    at = running(state_dir)
+    print(repository_url(at, survey(clients(at))))
+
+
+def repository_url(at: server.Running, landscape: Landscape) -> str:
+    if not landscape.repository:
+        raise NotDeployed("no deployed stack has a repository; deploy first")
+    from rehearsal.codecommit import git_url
+
+    return str(git_url(at.state_dir, at.endpoint, landscape.repository))
+
+
+@app.command()
+def wait(
+    model: Annotated[list[str] | None, typer.Option(help="Only this model; may be repeated.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds.")] = 3600,
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Block until no pipeline and no release is running; exit 1 when one failed or rolled back, 124 on timeout."""
+    client_of, landscape = connect(state_dir)
+    outcome = waiting.wait(client_of, landscape, model or sorted(landscape.models), timeout, console)
+    if outcome.timed_out:
+        console.print(f"still running after {timeout:g} s", style="yellow")
+        raise typer.Exit(TIMED_OUT)
+    for failure in outcome.failures:
+        console.print(failure, style="red", highlight=False, markup=False)
+    raise typer.Exit(1 if outcome.failures else 0)
+
+
+@app.command(name="status")
+def show_status(state_dir: StateDir = STATE_DIR, as_json: AsJson = False) -> None:
+    """Pipelines, executions, releases, model packages, endpoints."""
+    document = status.report(*connect(state_dir))
+    _print(document, as_json, status.tables)
+
+
+@app.command()
+def logs(execution_or_job: str, state_dir: StateDir = STATE_DIR) -> None:
+    """The log of an execution or job, as CloudWatch would show it."""
+    for line in log_reader.read(*connect(state_dir), execution_or_job):
+        print(line)
+
+
+@app.command()
+def approve(
+    model: str,
+    version: int,
+    reason: Annotated[str, typer.Option()] = "approved by hand",
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Approve a version: it rolls forward."""
+    _set_approval(state_dir, model, version, "Approved", reason)
+
+
+@app.command()
+def reject(
+    model: str,
+    version: int,
+    reason: Annotated[str, typer.Option()] = "rejected by hand",
+    state_dir: StateDir = STATE_DIR,
+) -> None:
+    """Reject a version: if it is live, the newest approved one takes its place."""
+    _set_approval(state_dir, model, version, "Rejected", reason)
+
+
+def _set_approval(state_dir: Path, model: str, version: int, approval: str, reason: str) -> None:
+    client_of, landscape = connect(state_dir)
+    set_approval(client_of, landscape, model, version, approval, reason)
+    console.print(f"{model} version {version} is {approval}")
+
+
+def set_approval(
+    client_of: ClientOf, landscape: Landscape, model: str, version: int, approval: str, reason: str
+) -> None:
+    """Set a version's approval status in the registry; NotDeployed if there is no such version."""
+    packages = status.model_packages(client_of, landscape.model(model))
+    arn = next((row["arn"] for row in packages if row["version"] == version), None)
+    if arn is None:
+        known = ", ".join(str(row["version"]) for row in packages) or "none yet"
+        raise NotDeployed(f"{model} has no version {version}; there is {known}")
+    client_of("sagemaker").update_model_package(
+        ModelPackageArn=arn, ModelApprovalStatus=approval, ApprovalDescription=reason
+    )
+
+
+@app.command()
+def invoke(
+    model: str,
+    file: Annotated[Path | None, typer.Argument(help="Payload, .json or .csv.")] = None,
+    environment: Annotated[str, typer.Option()] = "production",
+    state_dir: StateDir = STATE_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Predict with a payload, default the sample request of the live version."""
+    client_of, landscape = connect(state_dir)
+    payload = predictions.payload_of_file(file) if file else None
+    answer = predictions.predict(client_of, landscape, model, environment, payload)
+    if as_json:
+        print(json.dumps(answer))
+        return
+    console.print(
+        f"{model} {environment}: version {answer['version']}, commit {str(answer['commit'])[:8]}", highlight=False
+    )
+    print(answer["prediction"])
+
+
+@app.command(name="audit")
+def show_audit(
+    denied: Annotated[bool, typer.Option("--denied", help="Only what was refused.")] = False,
+    state_dir: StateDir = STATE_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Who called what, allowed by which statement."""
+    _print(list(audit.read(state_dir, denied=denied)), as_json, _decisions)
+
+
+@app.command()
+def demo(
+    state_dir: StateDir = Path(".rehearsal-demo"),
+    cdk_out: Path = Path("cdk.out"),
+    repository: Annotated[Path, typer.Option(help="The git repository that is cloned and pushed.")] = Path("."),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded cloud running.")] = False,
+    time_scale: Annotated[float, typer.Option()] = 1.0,
+) -> None:
+    """The whole story on real data, in a clone of its own; exit code 0 only if all of it held."""
+    from rehearsal import demo as story
+
+    raise typer.Exit(0 if story.tell(state_dir, cdk_out, repository, console, keep=keep, time_scale=time_scale) else 1)
+
+
+def _decisions(entries: list[dict[str, Any]]) -> Table:
+    table = Table("principal", "action", "resource", "decision", "times")
+    kinds = Counter((entry["principal"], entry["action"], entry["resource"], entry["decision"]) for entry in entries)
+    for (principal, action, resource, decision), times in sorted(kinds.items()):
+        table.add_row(principal.rpartition("::")[2], action, resource, decision, str(times))
+    return table
+
+
+def _print(document: Any, as_json: bool, render: Callable[[Any], Any]) -> None:
+    if as_json:
+        print(json.dumps(document, default=str))
+    else:
+        Console(width=None if sys.stdout.isatty() else _LOG_WIDTH).print(render(document))

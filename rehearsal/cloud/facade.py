@@ -1,0 +1,153 @@
+"""The `Cloud` that our services see: sessions of roles, clients, events and logs of the embedded AWS."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from ministack import app as ministack
+from ministack.core.responses import request_scope
+from ministack.services import eventbridge
+
+from rehearsal.audit import AuditLog
+from rehearsal.cloud import implied_checks, persistence, provisioning, roles
+from rehearsal.cloud.embedding import Credentials
+from rehearsal.cloud.front_door import FrontDoor
+from rehearsal.cloud.functions import Functions
+from rehearsal.cloud.log_streams import LogStream, LogStreams
+from rehearsal.cloud.resource_types import lacking
+from rehearsal.cloud.rules import Rules
+from rehearsal.cloud.schedules import Clock, Schedules
+from rehearsal.cloud.state_machines import StateMachines
+from rehearsal.service import Caller, Params, Permission, Service
+from rehearsal.store import Store
+
+_CLIENT = Config(
+    retries={"total_max_attempts": 1},
+    read_timeout=960,
+    connect_timeout=10,
+    max_pool_connections=50,
+    s3={"addressing_style": "path"},
+)
+
+
+class EmbeddedCloud:
+    """One embedded AWS in this process, with our services in it."""
+
+    def __init__(
+        self, state_dir: Path, port: int, root: Credentials, time_scale: float, services: Iterable[type[Service]]
+    ) -> None:
+        self.state_dir, self.time_scale = state_dir, time_scale
+        self.endpoint = f"http://127.0.0.1:{port}"
+        self.store = Store(state_dir / "rehearsal.sqlite")
+        self.audit = AuditLog(state_dir)
+        self.roles = roles.Roles(root, self.audit)
+        self._clients: dict[tuple[str, str, str], Any] = {}
+        self._making = threading.Lock()
+        self._boto = boto3.session.Session()
+        self._streams = LogStreams()
+        self.services = [service(self) for service in services]
+        implied_checks.install()
+        roles.install(self.audit)
+        FrontDoor(self.services).install()
+        types = {name: kind for service in self.services for name, kind in service.resource_types().items()}
+        provisioning.install({**lacking(self), **types}, self.emit)
+        StateMachines(self.roles.assume, self.signed, self.roles.decide).install()
+        Functions(self.roles).install()
+        Rules(self.client, self.roles, time_scale).install()
+        persistence.remember_previous_stacks()
+        self._files = persistence.StateFiles()
+        self._files.install()
+        Schedules(self.store, Clock(self.store, time_scale)).install()
+
+    async def application(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI application; loopback counts as TLS, so that `aws:SecureTransport` conditions hold."""
+        await ministack.app({**scope, "scheme": "https"} if scope["type"] == "http" else scope, receive, send)
+
+    def start(self) -> None:
+        """Call once the endpoint answers, from a worker thread."""
+        persistence.repair()
+        self._files.start()
+        for service in self.services:
+            service.start()
+
+    def stop(self) -> None:
+        """Call while the endpoint still answers, from a worker thread."""
+        for service in self.services:
+            service.stop()
+        self._streams.close()
+        self._files.close()
+
+    # -- what services use (see `rehearsal.service.Cloud`) ----------------------------------------------
+
+    def client(
+        self,
+        service: str,
+        *,
+        role: str | None = None,
+        by: str = "",
+        account: str = "",
+        region: str = "",
+        session: str = "rehearsal",
+    ) -> Any:
+        who = self.roles.assume(role, by, session, region) if role else self.roles.root(account, region)
+        return self.signed(service, who)
+
+    def signed(self, service: str, who: Credentials) -> Any:
+        """The (shared, thread-safe) client of `service` that signs as `who`."""
+        key = (service, who.access_key, who.region)
+        with self._making:
+            if key not in self._clients:
+                self._clients[key] = self._boto.client(
+                    service,
+                    who.region,
+                    endpoint_url=self.endpoint,
+                    config=_CLIENT,
+                    aws_access_key_id=who.access_key,
+                    aws_secret_access_key=who.secret_key,
+                    aws_session_token=who.token,
+                )
+            return self._clients[key]
+
+    def environment(self, role: str, by: str, *, region: str = "", session: str = "rehearsal") -> dict[str, str]:
+        return self.roles.assume(role, by, session, region).environment(self.endpoint)
+
+    def emit(self, source: str, detail_type: str, detail: Params, resources: list[str], caller: Caller) -> None:
+        entry = {"Source": source, "DetailType": detail_type, "Detail": json.dumps(detail), "Resources": resources}
+
+        def put() -> None:
+            with request_scope(caller.account, caller.region):
+                eventbridge._put_events({"Entries": [entry]}, allow_aws_source=True)
+
+        on_loop(put)
+
+    def authorize(self, role: str, by: str, permission: Permission, caller: Caller) -> None:
+        self.roles.decide(self.roles.assume(role, by, "rehearsal", caller.region), permission)
+
+    def logs(self, group: str, stream: str, caller: Caller, *, role: str | None = None, by: str = "") -> LogStream:
+        return self._streams.open(
+            self.client("logs", role=role, by=by, account=caller.account, region=caller.region), group, stream
+        )
+
+
+def on_loop(act: Callable[[], None]) -> None:
+    """Run `act` on ministack's event loop, where its own handlers run; its dictionaries have no locks."""
+    loop = ministack._MAIN_LOOP
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    if here is loop:
+        act()
+        return
+
+    async def run() -> None:
+        act()
+
+    asyncio.run_coroutine_threadsafe(run(), loop).result()

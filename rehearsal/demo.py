@@ -1,0 +1,275 @@
+"""The whole story on one machine: push, retrain, release, predict; then a better, a worse and a rejected version.
+
+Everything happens in a state directory and a clone of its own. Each scene checks what it shows; one that does
+not hold is said, and makes the demo fail.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from ruamel.yaml import YAML
+
+from rehearsal import arrivals, assembly, predictions, server, status, waiting
+from rehearsal import state_dir as state
+from rehearsal.landscape import ClientOf, Landscape, survey
+from rehearsal.traffic import Tally, Traffic
+
+THROUGH = "2013-03-01"
+TIMEOUT_SECONDS = 900.0
+SCENES = "demo.yaml"
+"""In a model's folder: which changes of its model.yaml make a better and a worse challenger."""
+
+
+class DoesNotHold(Exception):
+    """Something the demo shows did not happen; the message says what was seen instead."""
+
+
+@dataclass
+class Stage:
+    """Where the story plays."""
+
+    at: server.Running
+    clone: Path
+    console: Console
+    client_of: ClientOf
+    landscape: Landscape
+    timings: list[tuple[str, float]] = field(default_factory=list)
+
+    def version(self, model: str, environment: str = "production") -> int:
+        endpoint, _ = predictions.live_version(self.client_of, self.landscape, model, environment)
+        return int(endpoint["version"])
+
+
+def tell(state_dir: Path, cdk_out: Path, repository: Path, console: Console, *, keep: bool, time_scale: float) -> bool:
+    """Tell the whole story from an empty state directory; True if all of it held."""
+    began = time.time()
+    state.purge(state_dir)
+    state.prepare(state_dir)
+    try:
+        stage = _set_the_stage(state_dir, cdk_out, repository, console, time_scale)
+        held = _play(stage)
+        _summary(stage, held, time.time() - began)
+        return held
+    finally:
+        if keep:
+            console.print(
+                f"still running: ./pushline status --state-dir {state_dir}; ./pushline down --state-dir {state_dir}"
+            )
+        else:
+            server.down(state_dir)
+
+
+def _set_the_stage(state_dir: Path, cdk_out: Path, repository: Path, console: Console, time_scale: float) -> Stage:
+    clone = state_dir / "clone"
+    with _timed(console, "up: the embedded cloud") as up:
+        at = server.up(state_dir, port=0, time_scale=time_scale)
+    with _timed(console, "deploy: the templates as synthesized") as deployed:
+        assembly.deploy(at, cdk_out, console)
+    make: Callable[[str], Any] = at.client
+    client_of = functools.cache(make)
+    stage = Stage(at, clone, console, client_of, survey(client_of), [up.result, deployed.result])
+    _clone(repository, clone)
+    for parts in stage.landscape.models.values():
+        with _timed(console, f"load: {parts.name}, sample data through {THROUGH}") as loaded:
+            put, _ = arrivals.load(client_of, parts, clone, THROUGH)
+        console.print(f"  {put} objects under {parts.raw_data}", highlight=False)
+        stage.timings.append(loaded.result)
+    return stage
+
+
+def _play(stage: Stage) -> bool:
+    """Every scene in turn; a scene that does not hold ends the story, since the next ones build on it."""
+    models = sorted(stage.landscape.models)
+    try:
+        _first_push(stage, models)
+        for model in models:
+            scenes = stage.clone / "model_code" / model / SCENES
+            if scenes.is_file():
+                changes = YAML(typ="safe").load(scenes)
+                _better(stage, model, changes["better"])
+                _worse(stage, model, changes["worse"])
+                _rollback(stage, model)
+    except (DoesNotHold, predictions.NoPrediction) as problem:
+        stage.console.print(f"✗ {problem}", style="bold red", highlight=False, markup=False)
+        return False
+    return True
+
+
+def _first_push(stage: Stage, models: list[str]) -> None:
+    _title(stage, "One push: verify, retrain, register, release to staging and production")
+    _push(stage, "push", models)
+    for model in models:
+        _predict(stage, model)
+
+
+def _better(stage: Stage, model: str, changes: dict[str, Any]) -> None:
+    _title(stage, f"A better challenger goes live under live traffic: {_words(changes)}")
+    before = stage.version(model)
+    tally = _push_under_traffic(stage, model, changes)
+    after = stage.version(model)
+    stage.console.print(
+        f"  requests sent {tally.sent}, failed {tally.failed}; answers by version: {_by_version(tally)}",
+        highlight=False,
+    )
+    _hold(after > before, f"version {after} is live in production; a newer one than {before} should be")
+    _hold(
+        tally.sent > 0 and tally.failed == 0,
+        f"{tally.failed} of {tally.sent} requests failed during the redeployment: {tally.errors[:3]}",
+    )
+    _predict(stage, model)
+
+
+def _worse(stage: Stage, model: str, changes: dict[str, Any]) -> None:
+    _title(stage, f"A worse one is refused: {_words(changes)}")
+    before = stage.version(model)
+    _change(stage, model, changes)
+    _push(stage, "push of a worse challenger", [model])
+    newest = status.model_packages(stage.client_of, stage.landscape.model(model))[0]
+    stage.console.print(
+        f"  version {newest['version']}: {newest['approval_status']}: {newest['reason']}", highlight=False
+    )
+    _hold(
+        newest["approval_status"] == "Rejected",
+        f"version {newest['version']} is {newest['approval_status']}, not Rejected",
+    )
+    _hold(stage.version(model) == before, f"version {stage.version(model)} is live; {before} should still be")
+
+
+def _rollback(stage: Stage, model: str) -> None:
+    live = stage.version(model)
+    _title(stage, f"One reject of version {live} rolls back, without retraining")
+    from rehearsal.cli import set_approval
+
+    began = time.time()
+    set_approval(stage.client_of, stage.landscape, model, live, "Rejected", "rejected by hand in the demo")
+    _wait(stage, "reject", [model], began)
+    now = stage.version(model)
+    _hold(now < live, f"version {now} is live in production; an older one than {live} should be")
+    _predict(stage, model)
+
+
+def _push_under_traffic(stage: Stage, model: str, changes: dict[str, Any]) -> Tally:
+    endpoint, package = predictions.live_version(stage.client_of, stage.landscape, model, "production")
+    payload = predictions.sample_payload(stage.client_of, package["metadata"])
+    _change(stage, model, changes)
+    with Traffic(endpoint["url"], payload.body, payload.content_type) as tally:
+        _push(stage, "push of a better challenger under traffic", [model])
+    return tally
+
+
+def _push(stage: Stage, what: str, models: list[str]) -> None:
+    from rehearsal.cli import repository_url
+
+    began = time.time()
+    url = repository_url(stage.at, stage.landscape)
+    _git(stage.clone, "push", "--quiet", url, "HEAD:refs/heads/main")
+    _wait(stage, what, models, began)
+
+
+def _wait(stage: Stage, what: str, models: list[str], began: float) -> None:
+    outcome = waiting.wait(stage.client_of, stage.landscape, models, TIMEOUT_SECONDS, stage.console, since=began)
+    ended = max((hop.began + hop.seconds for hop in outcome.hops), default=time.time())
+    stage.timings.append((f"{what} to rest", ended - began))
+    stage.timings.extend((f"  {hop.name}", hop.seconds) for hop in outcome.hops)
+    _hold(not outcome.timed_out, f"still running after {TIMEOUT_SECONDS:g} s")
+    _hold(not outcome.failures, "; ".join(outcome.failures))
+    _hold(bool(outcome.hops), "nothing started")
+
+
+def _predict(stage: Stage, model: str) -> None:
+    answer = predictions.predict(stage.client_of, stage.landscape, model, "production", None)
+    stage.console.print(
+        f"  {model} in production: version {answer['version']}, commit {answer['commit'][:8]}, "
+        f"prediction {answer['prediction'][:100]}",
+        highlight=False,
+    )
+
+
+def _change(stage: Stage, model: str, changes: dict[str, Any]) -> None:
+    """Edit model.yaml as a data scientist would, and commit."""
+    path = stage.clone / "model_code" / model / "model.yaml"
+    yaml = YAML()
+    yaml.width = 200
+    yaml.preserve_quotes = True  # a plain `?` ends a flow mapping for YAML 1.1
+    document = yaml.load(path)
+    for dotted, value in changes.items():
+        *parents, key = dotted.split(".")
+        functools.reduce(lambda node, name: node[name], parents, document)[key] = value
+    yaml.dump(document, path)
+    _git(
+        stage.clone,
+        "-c",
+        "user.name=Demo",
+        "-c",
+        "user.email=demo@example.com",
+        "commit",
+        "--quiet",
+        "--all",
+        "--message",
+        f"{model}: {_words(changes)}",
+    )
+
+
+def _clone(repository: Path, clone: Path) -> None:
+    if shutil.which("git") is None:
+        raise server.NotStarted("git is missing: install it and try again")
+    _git(Path("."), "clone", "--quiet", "--no-hardlinks", f"file://{repository.resolve()}", str(clone))
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    finished = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    if finished.returncode:
+        raise server.NotStarted(f"git {arguments[0]} failed: {finished.stderr.strip()}")
+
+
+def _hold(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise DoesNotHold(otherwise)
+
+
+def _summary(stage: Stage, held: bool, seconds: float) -> None:
+    console = stage.console
+    hops = Table("hop", "seconds", title="Hops", title_justify="left")
+    for name, took in stage.timings:
+        hops.add_row(name, f"{took:.1f}")
+    console.print(hops)
+    console.print(status.tables(status.report(stage.client_of, stage.landscape)))
+    verdict = "[bold green]all of it held" if held else "[bold red]it did not hold"
+    console.print(f"{verdict}[/] in {seconds:.0f} s")
+
+
+def _title(stage: Stage, text: str) -> None:
+    stage.console.rule(text, align="left")
+
+
+def _words(changes: dict[str, Any]) -> str:
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in changes.items())
+
+
+def _by_version(tally: Tally) -> str:
+    return ", ".join(f"{arn.rpartition('/')[2] or '?'}: {count}" for arn, count in sorted(tally.answers.items()))
+
+
+class _timed:
+    """Says what is being done and how long it took; `result` is (what, seconds)."""
+
+    def __init__(self, console: Console, what: str) -> None:
+        self.console, self.what, self.result = console, what, (what, 0.0)
+
+    def __enter__(self) -> _timed:
+        self._began = time.time()
+        self.console.print(self.what, highlight=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.result = (self.what.partition(":")[0], time.time() - self._began)

@@ -1,0 +1,84 @@
+"""What is deployed, read from stack outputs only: models, pipelines, groups, reconcilers and endpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+ClientOf = Callable[[str], Any]
+"""`client_of("sagemaker")` gives a boto3 client of the running rehearsal."""
+
+
+class NotDeployed(Exception):
+    """Asked for something no deployed stack has; the message says what there is."""
+
+
+@dataclass
+class ModelParts:
+    """One model's parts; `endpoints` and `reconcilers` (state machine ARNs) are by environment, in release order."""
+
+    name: str
+    pipeline: str = ""
+    group: str = ""
+    raw_data: str = ""
+    endpoints: dict[str, str] = field(default_factory=dict)
+    reconcilers: dict[str, str] = field(default_factory=dict)
+    serving_stacks: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def environments(self) -> list[str]:
+        return sorted(self.endpoints, key=_release_order)
+
+
+@dataclass
+class Landscape:
+    """Everything deployed: `models` by name, the `repository`'s name ("" if none)."""
+
+    models: dict[str, ModelParts]
+    repository: str = ""
+
+    def model(self, name: str) -> ModelParts:
+        if name not in self.models:
+            known = ", ".join(sorted(self.models)) or "none: deploy first"
+            raise NotDeployed(f"no deployed model is called {name!r}; there is {known}")
+        return self.models[name]
+
+    def endpoint(self, model: str, environment: str) -> str:
+        parts = self.model(model)
+        if environment not in parts.endpoints:
+            known = ", ".join(parts.environments) or "none"
+            raise NotDeployed(f"{model} has no environment {environment!r}; there is {known}")
+        return parts.endpoints[environment]
+
+
+def survey(client_of: ClientOf) -> Landscape:
+    """Read the outputs of every stack."""
+    landscape = Landscape({})
+    pages = client_of("cloudformation").get_paginator("describe_stacks").paginate()
+    for stack in (stack for page in pages for stack in page["Stacks"]):
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", ())}
+        _note(landscape, stack["StackName"], outputs)
+    return landscape
+
+
+def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> None:
+    landscape.repository = outputs.get("Repository", landscape.repository)
+    name = outputs.get("Model")
+    if name is None:
+        return
+    parts = landscape.models.setdefault(name, ModelParts(name))
+    parts.pipeline = outputs.get("Pipeline", parts.pipeline)
+    parts.group = outputs.get("ModelPackageGroup", parts.group)
+    parts.raw_data = outputs.get("RawData", parts.raw_data)
+    if environment := outputs.get("Environment"):
+        if endpoint := outputs.get("Endpoint"):
+            parts.endpoints[environment] = endpoint
+            parts.serving_stacks[environment] = stack_name
+        if reconciler := outputs.get("Reconciler"):
+            parts.reconcilers[environment] = reconciler
+
+
+def _release_order(environment: str) -> tuple[bool, str]:
+    """Production is released last, so it is listed last."""
+    return environment == "production", environment

@@ -1,0 +1,80 @@
+"""Asks a live endpoint for a prediction, and says which version and commit answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from botocore.exceptions import ClientError
+
+from rehearsal import status
+from rehearsal.landscape import ClientOf, Landscape
+
+_CONTENT_TYPES = {".json": "application/json", ".csv": "text/csv"}
+
+
+class NoPrediction(Exception):
+    """The endpoint can't be asked or refused; the message says why."""
+
+
+@dataclass(frozen=True)
+class Payload:
+    body: bytes
+    content_type: str
+
+
+def payload_of_file(path: Path) -> Payload:
+    if path.suffix not in _CONTENT_TYPES:
+        raise NoPrediction(f"{path}: a payload is {' or '.join(sorted(_CONTENT_TYPES))}, by its file name")
+    if not path.is_file():
+        raise NoPrediction(f"{path}: no such file")
+    return Payload(path.read_bytes(), _CONTENT_TYPES[path.suffix])
+
+
+def sample_payload(client_of: ClientOf, lineage: status.Row) -> Payload:
+    """The sample request that was registered with a version."""
+    place = urlparse(str(lineage.get("sample_request", "")))
+    suffix = Path(place.path).suffix
+    if place.scheme != "s3" or suffix not in _CONTENT_TYPES:
+        raise NoPrediction("the live version was registered without a sample request; give a FILE")
+    body = client_of("s3").get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read()
+    return Payload(body, _CONTENT_TYPES[suffix])
+
+
+def live_version(
+    client_of: ClientOf, landscape: Landscape, model: str, environment: str
+) -> tuple[status.Row, status.Row]:
+    """The (endpoint, model package) rows of what is live; NoPrediction if nothing is."""
+    landscape.endpoint(model, environment)
+    parts = landscape.model(model)
+    packages = status.model_packages(client_of, parts)
+    endpoint = next(row for row in status.endpoints(client_of, parts, packages) if row["environment"] == environment)
+    if endpoint["version"] is None:
+        raise NoPrediction(f"{model} has no version live in {environment} yet (endpoint status {endpoint['status']})")
+    return endpoint, next(row for row in packages if row["version"] == endpoint["version"])
+
+
+def predict(
+    client_of: ClientOf, landscape: Landscape, model: str, environment: str, payload: Payload | None
+) -> dict[str, Any]:
+    """InvokeEndpoint; {"model", "environment", "version", "commit", "prediction"}."""
+    endpoint, package = live_version(client_of, landscape, model, environment)
+    payload = payload or sample_payload(client_of, package["metadata"])
+    try:
+        answer = client_of("sagemaker-runtime").invoke_endpoint(
+            EndpointName=endpoint["name"],
+            ContentType=payload.content_type,
+            Accept="application/json",
+            Body=payload.body,
+        )
+    except ClientError as error:
+        raise NoPrediction(f"{endpoint['name']} refused: {error.response['Error']['Message']}") from None
+    return {
+        "model": model,
+        "environment": environment,
+        "version": endpoint["version"],
+        "commit": endpoint["commit"],
+        "prediction": answer["Body"].read().decode().strip(),
+    }

@@ -1,0 +1,288 @@
+"""A fleet: the model server processes that stand for the instances behind an endpoint, one process an instance."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rehearsal.environments import interpreter, scrubbed
+from rehearsal.model_server import SERVE
+from rehearsal.sagemaker.artifact import fetch, pull
+from rehearsal.sagemaker.container import SAGEMAKER, image_name
+from rehearsal.service import Caller, Cloud, Logs
+from rehearsal.store import Store
+
+log = logging.getLogger("rehearsal")
+CONTAINER_ROOT = "/opt/ml/"
+PROCESS = "sagemaker/server-process"
+STOP_SECONDS = 35
+"""A little more than the model server's own grace for requests in flight."""
+RESTART_SECONDS = 1.0
+
+
+class Unhealthy(Exception):
+    """A fleet that did not come up; the message is SageMaker's FailureReason."""
+
+
+@dataclass(frozen=True)
+class VariantPlan:
+    """One production variant, whole: what is left of configuration and model once an endpoint has them."""
+
+    name: str
+    weight: float
+    count: int
+    image: str
+    model_data_url: str | None
+    environment: dict[str, str]
+    role: str
+    startup_seconds: float
+
+    @property
+    def package(self) -> str:
+        return self.environment.get("MODEL_PACKAGE_ARN", "")
+
+
+@dataclass
+class Instance:
+    """One server process and the requests it is serving now."""
+
+    id: str
+    port: int
+    process: subprocess.Popen[bytes]
+    in_flight: int = 0
+    stopping: bool = False
+    follower: threading.Thread | None = None
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=8))
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def healthy(self) -> bool:
+        """Whether /ping answers 200."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("GET", "/ping")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+class Variant:
+    """The instances of one production variant; one that dies is replaced, as SageMaker does."""
+
+    def __init__(self, plan: VariantPlan, model_dir: Path, cloud: Cloud, endpoint: str, caller: Caller) -> None:
+        self.plan, self.instances = plan, list[Instance]()
+        self._model_dir, self._cloud, self._endpoint, self._caller = model_dir, cloud, endpoint, caller
+        self._stopping = threading.Event()
+        self.in_service = False
+
+    def launch(self) -> None:
+        self.instances = [self._spawn() for _ in range(self.plan.count)]
+
+    def wait_healthy(self, give_up: threading.Event) -> None:
+        deadline = time.monotonic() + self.plan.startup_seconds
+        for instance in self.instances:
+            while not instance.healthy():
+                if not instance.alive() or time.monotonic() > deadline:
+                    raise Unhealthy(self._ping_failed(instance))
+                if give_up.wait(0.05):
+                    raise Unhealthy("lost when the rehearsal stopped")
+
+    def stop(self) -> None:
+        """Ask every instance to finish what it serves and go; insist after the grace period."""
+        self._stopping.set()
+        for instance in self.instances:
+            _end(instance)
+        deadline = time.monotonic() + STOP_SECONDS
+        for instance in self.instances:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                instance.process.wait(max(0.1, deadline - time.monotonic()))
+            if instance.alive():
+                instance.process.kill()
+            if instance.follower is not None:
+                instance.follower.join()
+
+    def _spawn(self) -> Instance:
+        name = f"i-{secrets.token_hex(9)[:17]}"
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            fd = listener.fileno()
+            # stdin tells the server that the rehearsal is gone, also when it was killed.
+            process = subprocess.Popen(
+                [
+                    str(interpreter(server_image(self.plan.image))),
+                    str(SERVE),
+                    "--fd",
+                    str(fd),
+                    "--model-dir",
+                    str(self._model_dir),
+                    "--instance",
+                    name,
+                ],
+                pass_fds=(fd,),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=self._model_dir,
+                env=self._environment(),
+                start_new_session=True,
+            )
+            instance = Instance(name, listener.getsockname()[1], process)
+        self._cloud.store.put(PROCESS, name, {"pid": process.pid})
+        instance.follower = threading.Thread(target=self._follow, args=(instance,), name=name, daemon=True)
+        instance.follower.start()
+        return instance
+
+    def _environment(self) -> dict[str, str]:
+        """The container's environment; there is no container, so `/opt/ml/` is the model's own folder."""
+        root = f"{self._model_dir.parent}/"
+        own = {
+            key: root + value.removeprefix(CONTAINER_ROOT) if value.startswith(CONTAINER_ROOT) else value
+            for key, value in self.plan.environment.items()
+        }
+        defaults = {
+            "OMP_NUM_THREADS": "1",
+            "SM_MODEL_DIR": str(self._model_dir),
+            "HOME": str(self._model_dir.parent),
+            "SAGEMAKER_BASE_DIR": root,
+            "AWS_REGION": self._caller.region,
+        }
+        return scrubbed(**{**defaults, **own})
+
+    def _follow(self, instance: Instance) -> None:
+        """Carry an instance's output to its log stream; when it dies unasked, put another in its place."""
+        logs = self._open_log(instance)
+        # Leaving the block closes the pipes and waits for the process.
+        with instance.process as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                text = line.decode(errors="replace").rstrip("\n")
+                instance.tail.append(text)
+                with contextlib.suppress(Exception):  # a log that can't be written must not stop the server's output
+                    logs.write(text)
+        self._cloud_forgets(instance)
+        if not instance.stopping and self._served(instance):
+            self._replace(instance)
+
+    def _open_log(self, instance: Instance) -> Logs:
+        group, stream = f"/aws/sagemaker/Endpoints/{self._endpoint}", f"{self.plan.name}/{instance.id}"
+        try:
+            return self._cloud.logs(group, stream, self._caller, role=self.plan.role, by=SAGEMAKER)
+        except Exception as error:  # SageMaker serves without logs when the role may not write them
+            log.warning("%s %s: no log: %s", group, stream, error)
+            return _NoLog()
+
+    def _served(self, instance: Instance) -> bool:
+        return not self._stopping.is_set() and instance in self.instances and self.in_service
+
+    def _replace(self, instance: Instance) -> None:
+        log.warning("endpoint %s: instance %s died, replacing it", self._endpoint, instance.id)
+        self.instances = [other for other in self.instances if other is not instance]
+        while not self._stopping.wait(RESTART_SECONDS):
+            fresh = self._spawn()
+            while fresh.alive() and not fresh.healthy() and not self._stopping.wait(0.05):
+                pass
+            if self._stopping.is_set():
+                _end(fresh)
+            if fresh.alive():
+                self.instances = [*self.instances, fresh]
+                return
+
+    def _cloud_forgets(self, instance: Instance) -> None:
+        with contextlib.suppress(Exception):  # the store may be closed already; the next start looks at every pid
+            self._cloud.store.delete(PROCESS, instance.id)
+
+    def _ping_failed(self, instance: Instance) -> str:
+        last = next((line for line in reversed(instance.tail) if line.strip()), "")
+        return (
+            f"The primary container for production variant {self.plan.name} did not pass the ping health check. "
+            f"Please check CloudWatch logs for this endpoint. {last}"
+        ).strip()[:1024]
+
+
+class Fleet:
+    """All variants of one endpoint configuration, serving or about to."""
+
+    def __init__(self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller) -> None:
+        self.folder, self.variants = folder, list[Variant]()
+        self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
+
+    def start(self, give_up: threading.Event) -> None:
+        """Fetch image and artefact, start every instance, return when each passed its health check."""
+        for plan in self._plans:
+            pull(self._cloud, plan.image, plan.role, self._caller)
+            place = self.folder / plan.name
+            if plan.model_data_url:
+                model_dir = fetch(self._cloud, plan.model_data_url, plan.role, self._caller, place)
+            else:
+                model_dir = place / "model"
+                model_dir.mkdir(parents=True, exist_ok=True)
+            self.variants.append(Variant(plan, model_dir, self._cloud, self._endpoint, self._caller))
+        for variant in self.variants:
+            variant.launch()
+        for variant in self.variants:
+            variant.wait_healthy(give_up)
+            variant.in_service = True
+        if give_up.is_set():
+            raise Unhealthy("lost when the rehearsal stopped")
+
+    def drain(self, seconds: float) -> None:
+        """Wait until no request is in flight, at most `seconds`."""
+        deadline = time.monotonic() + seconds
+        while any(i.in_flight for v in self.variants for i in v.instances) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        for variant in self.variants:
+            variant.stop()
+
+
+class _NoLog:
+    def write(self, line: str) -> None:
+        log.debug("%s", line)
+
+
+def server_image(image: str) -> str:
+    """The environment that serves an image: the image's own packages and an ASGI server."""
+    return f"{image_name(image)}-server"
+
+
+def end_orphans(store: Store) -> list[str]:
+    """End the servers that a killed rehearsal left behind; returns their instances. A pid that became someone
+    else's is left alone: the process must carry the instance's own name in its arguments."""
+    ended = []
+    for name, document in store.list(PROCESS):
+        if name in _arguments(document["pid"]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(document["pid"], signal.SIGKILL)
+            ended.append(name)
+        store.delete(PROCESS, name)
+    return ended
+
+
+def _arguments(pid: int) -> str:
+    on_linux = Path(f"/proc/{pid}/cmdline")
+    if Path("/proc/self/cmdline").exists():
+        with contextlib.suppress(OSError):
+            return on_linux.read_bytes().decode(errors="replace")
+        return ""
+    return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
+
+
+def _end(instance: Instance) -> None:
+    instance.stopping = True
+    with contextlib.suppress(ProcessLookupError):
+        instance.process.send_signal(signal.SIGTERM)

@@ -1,0 +1,248 @@
+"""The router in front of every endpoint: plain HTTP on loopback, in a thread and event loop of its own.
+
+`http://127.0.0.1:<port>/endpoints/<name>/{ping,invocations}`. A request goes to the instances of the fleet that is
+live when it arrives; one that meets a dying instance goes to another, since no byte of an answer was sent yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import uvicorn
+
+from rehearsal.sagemaker.fleet import Fleet, Instance, Variant
+from rehearsal.store import Store
+
+log = logging.getLogger("rehearsal")
+KIND, KEY = "sagemaker/router", "address"
+PAYLOAD_BYTES = 25 * 1024 * 1024
+"""SageMaker's limit for a real-time request (its API model still states the older 6 MiB)."""
+MODEL_SECONDS = 60.0
+"""How long SageMaker waits for a model's answer."""
+ENDPOINT_HEADER, VARIANT_HEADER = "x-rehearsal-endpoint", "x-amzn-sagemaker-target-variant"
+_NOT_PASSED_ON = {"host", "connection", "content-length", "transfer-encoding", "expect", ENDPOINT_HEADER}
+_ATTEMPTS = 10
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+def endpoint_url(store: Store, name: str) -> str | None:
+    """The address of an endpoint that answers /ping and /invocations, or None while no router runs."""
+    address = store.get(KIND, KEY)
+    return f"http://127.0.0.1:{address['port']}/endpoints/{name}" if address else None
+
+
+class Refused(Exception):
+    """An answer of the router itself, not of a model: HTTP status and message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass
+class Route:
+    """What is live behind one endpoint, and how many requests it got."""
+
+    arn: str
+    fleet: Fleet
+    requests: int = 0
+    _turn: dict[str, float] = field(default_factory=dict)
+    _next: Any = field(default_factory=itertools.count)
+
+    def variant(self, wanted: str | None) -> Variant:
+        """The variant asked for, else the next by weight (smooth weighted round-robin)."""
+        variants = self.fleet.variants
+        if wanted:
+            found = [variant for variant in variants if variant.plan.name == wanted]
+            if not found:
+                raise Refused(400, f"Variant {wanted} not found for endpoint {_name(self.arn)}")
+            return found[0]
+        for variant in variants:
+            self._turn[variant.plan.name] = self._turn.get(variant.plan.name, 0) + variant.plan.weight
+        chosen = max(variants, key=lambda variant: self._turn[variant.plan.name])
+        self._turn[chosen.plan.name] -= sum(variant.plan.weight for variant in variants)
+        return chosen
+
+    def instance(self, variant: Variant, tried: set[str]) -> Instance | None:
+        """The next living instance round-robin, one not tried before if there is one."""
+        living = [instance for instance in variant.instances if instance.alive() and not instance.stopping]
+        fresh = [instance for instance in living if instance.id not in tried] or living
+        return fresh[next(self._next) % len(fresh)] if fresh else None
+
+
+class Router:
+    """Routes by endpoint ARN; `switch` is atomic for every request that arrives after it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._routes: dict[str, Route] = {}
+        self._client: httpx.AsyncClient | None = None
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen, on the same port as the last time if it is free."""
+        listener = _listen(int((self._store.get(KIND, KEY) or {"port": 0})["port"]))
+        self._store.put(KIND, KEY, {"port": listener.getsockname()[1]})
+        server = self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._application,
+                interface="asgi3",
+                lifespan="off",
+                proxy_headers=False,
+                access_log=False,
+                log_level="warning",
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._thread = threading.Thread(target=self._run, args=(server, listener), name="router", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(10)
+
+    def switch(self, arn: str, fleet: Fleet) -> None:
+        before = self._routes.get(arn)
+        self._routes[arn] = Route(arn, fleet, before.requests if before else 0)
+
+    def remove(self, arn: str) -> None:
+        self._routes.pop(arn, None)
+
+    def requests(self, arn: str) -> int:
+        """How many invocations an endpoint got since the rehearsal started."""
+        return self._routes[arn].requests if arn in self._routes else 0
+
+    def _run(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        async def serve() -> None:
+            limits = httpx.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=30)
+            async with httpx.AsyncClient(
+                limits=limits, timeout=httpx.Timeout(MODEL_SECONDS, connect=2), trust_env=False
+            ) as self._client:
+                await server.serve(sockets=[listener])
+
+        asyncio.run(serve())
+
+    async def _application(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        try:
+            status, headers, content = await self._serve(scope, receive)
+        except Refused as refused:
+            status, headers, content = refused.status, [(b"content-type", b"text/plain")], str(refused).encode()
+        headers.append((b"content-length", str(len(content)).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+    async def _serve(self, scope: dict[str, Any], receive: Receive) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        headers = {key.decode().lower(): value.decode() for key, value in scope["headers"]}
+        name, action = _parse(scope["path"])
+        route = self._route(name, headers.get(ENDPOINT_HEADER))
+        body = await _body(receive)
+        if action == "invocations":
+            route.requests += 1
+        passed_on = {key: value for key, value in headers.items() if key not in _NOT_PASSED_ON}
+        variant, answer = await self._forward(route.arn, scope["method"], action, passed_on, body)
+        made = [
+            (b"content-type", answer.headers.get("content-type", "application/octet-stream").encode()),
+            (b"x-amzn-invoked-production-variant", variant.plan.name.encode()),
+        ]
+        if variant.plan.package:
+            made.append((b"x-rehearsal-model-package", variant.plan.package.encode()))
+        return answer.status_code, made, answer.content
+
+    def _route(self, name: str, arn: str | None) -> Route:
+        found = (
+            [self._routes[arn]]
+            if arn in self._routes
+            else [route for key, route in self._routes.items() if arn is None and _name(key) == name]
+        )
+        if not found:
+            raise Refused(404, f"Endpoint {name} is not in service")
+        if len(found) > 1:
+            raise Refused(
+                409,
+                f"Endpoint {name} is in several accounts or regions; name one in {ENDPOINT_HEADER}: "
+                + ", ".join(route.arn for route in found),
+            )
+        return found[0]
+
+    async def _forward(
+        self, arn: str, method: str, action: str, headers: dict[str, str], body: bytes
+    ) -> tuple[Variant, httpx.Response]:
+        tried: set[str] = set()
+        for attempt in range(_ATTEMPTS):
+            # The route is read anew each time: the fleet may have been replaced while this request was under way.
+            route = self._routes.get(arn)
+            if route is None:
+                break
+            variant = route.variant(headers.get(VARIANT_HEADER))
+            instance = route.instance(variant, tried)
+            if instance is not None:
+                tried.add(instance.id)
+                answer = await self._ask(instance, method, action, headers, body)
+                if answer is not None:
+                    return variant, answer
+            await asyncio.sleep(0.05 * attempt)
+        raise Refused(503, f"Endpoint {_name(arn)} has no healthy instance")
+
+    async def _ask(
+        self, instance: Instance, method: str, action: str, headers: dict[str, str], body: bytes
+    ) -> httpx.Response | None:
+        """The instance's answer, or None if it went away before it gave one."""
+        assert self._client is not None
+        instance.in_flight += 1
+        try:
+            return await self._client.request(
+                method, f"http://127.0.0.1:{instance.port}/{action}", headers=headers, content=body
+            )
+        except httpx.ReadTimeout:
+            raise Refused(504, "Your invocation timed out while waiting for a response from the model") from None
+        except httpx.TransportError as error:
+            log.info("instance %s did not answer: %r", instance.id, error)
+            return None
+        finally:
+            instance.in_flight -= 1
+
+
+def _parse(path: str) -> tuple[str, str]:
+    parts = path.strip("/").split("/")
+    if len(parts) != 3 or parts[0] != "endpoints" or parts[2] not in ("ping", "invocations"):
+        raise Refused(404, "/endpoints/<name>/ping and /endpoints/<name>/invocations are served here")
+    return parts[1], parts[2]
+
+
+async def _body(receive: Receive) -> bytes:
+    content, more = bytearray(), True
+    while more:
+        message = await receive()
+        content += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(content) > PAYLOAD_BYTES:
+            raise Refused(413, f"the payload is larger than {PAYLOAD_BYTES // 1024 // 1024} MB")
+    return bytes(content)
+
+
+def _listen(port: int) -> socket.socket:
+    """A socket on `port`, or on a free one if that is taken."""
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError:
+        listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+def _name(arn: str) -> str:
+    return arn.rpartition("/")[2]

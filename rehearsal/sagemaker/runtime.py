@@ -1,0 +1,130 @@
+"""InvokeEndpoint: AWS's signed door to the same router that answers plain HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+import httpx
+
+from rehearsal.sagemaker.models import ENDPOINT, endpoint_arn
+from rehearsal.sagemaker.router import ENDPOINT_HEADER, MODEL_SECONDS, PAYLOAD_BYTES, VARIANT_HEADER, endpoint_url
+from rehearsal.sagemaker.tags import Permissions
+from rehearsal.service import Caller, Cloud, Params, Permission, Response, Service, ServiceError, Unsupported
+
+_PATH = re.compile(r"/endpoints/([^/]+)/invocations")
+_HEADERS = {
+    "ContentType": "content-type",
+    "Accept": "accept",
+    "TargetVariant": VARIANT_HEADER,
+    "CustomAttributes": "x-amzn-sagemaker-custom-attributes",
+    "InferenceId": "x-amzn-sagemaker-inference-id",
+}
+_REFUSED = {
+    "x-amzn-sagemaker-target-model": "TargetModel",
+    "x-amzn-sagemaker-session-id": "SessionId",
+    "x-amzn-sagemaker-target-container-hostname": "TargetContainerHostname",
+    "x-amzn-sagemaker-inference-component": "InferenceComponentName",
+    "x-amzn-sagemaker-enable-explanations": "EnableExplanations",
+}
+_SERVING = ("InService", "Updating", "RollingBack", "SystemUpdating")
+
+
+class ModelError(ServiceError):
+    """The model answered with an error; its own message is what the caller reads."""
+
+    def __init__(self, status: int, message: str, variant: str, caller: Caller, endpoint: str) -> None:
+        kind, group = "client" if 400 <= status < 500 else "server", f"/aws/sagemaker/Endpoints/{endpoint}"
+        super().__init__(
+            "ModelError",
+            f'Received {kind} error ({status}) from {variant} with message "{message}". '
+            f"See CloudWatch log group {group} in account {caller.account} for more information.",
+            424,
+        )
+        self.details = {
+            "OriginalStatusCode": status,
+            "OriginalMessage": message,
+            "LogStreamArn": f"arn:aws:logs:{caller.region}:{caller.account}:log-group:{group}",
+        }
+
+
+class SageMakerRuntime(Service):
+    """The data plane of hosting."""
+
+    name = "sagemaker-runtime"
+    PERMISSIONS: ClassVar[Permissions] = {
+        "InvokeEndpoint": lambda params, caller: [
+            Permission("sagemaker:InvokeEndpoint", endpoint_arn(caller, params["EndpointName"]))
+        ],
+    }
+
+    def __init__(self, cloud: Cloud) -> None:
+        super().__init__(cloud)
+        self._http = httpx.Client(timeout=MODEL_SECONDS + 10, trust_env=False)
+
+    def stop(self) -> None:
+        self._http.close()
+
+    def permissions(self, operation: str, params: Params, caller: Caller) -> list[Permission]:
+        return list(self.PERMISSIONS[operation](params, caller))
+
+    def parse(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str, Params]:
+        match = _PATH.fullmatch(path)
+        if match is None or method != "POST":
+            raise Unsupported(f"{method} {path} of sagemaker-runtime is not rehearsed; InvokeEndpoint is")
+        given = {key.lower(): value for key, value in headers.items()}
+        for header, member in _REFUSED.items():
+            if header in given:
+                raise Unsupported(f"InvokeEndpoint with {member} is not rehearsed")
+        members = {member: given[header] for member, header in _HEADERS.items() if header in given}
+        return "InvokeEndpoint", {"EndpointName": unquote(match[1]), "Body": body, **members}
+
+    def invoke_endpoint(self, caller: Caller, params: Params) -> Params:
+        made, body = endpoint_arn(caller, params["EndpointName"]), params["Body"]
+        url = self._address(made, caller, params["EndpointName"])
+        if len(body) > PAYLOAD_BYTES:
+            raise ServiceError("ValidationError", f"the body is larger than {PAYLOAD_BYTES // 1024 // 1024} MB", 413)
+        headers = {header: params[member] for member, header in _HEADERS.items() if member in params}
+        answer = self._http.post(f"{url}/invocations", content=body, headers={**headers, ENDPOINT_HEADER: made})
+        variant = answer.headers.get("x-amzn-invoked-production-variant")
+        if variant is None:
+            raise _router_error(answer, caller, params["EndpointName"])
+        if answer.is_error:
+            raise ModelError(answer.status_code, answer.text, variant, caller, params["EndpointName"])
+        return {
+            "Body": answer.content,
+            "ContentType": answer.headers["content-type"],
+            "InvokedProductionVariant": variant,
+        }
+
+    def respond(self, operation: str, result: Params) -> Response:
+        return (
+            200,
+            {
+                "Content-Type": result["ContentType"],
+                "x-Amzn-Invoked-Production-Variant": result["InvokedProductionVariant"],
+            },
+            result["Body"],
+        )
+
+    def respond_error(self, error: ServiceError) -> Response:
+        details: dict[str, Any] = error.details if isinstance(error, ModelError) else {}
+        body = json.dumps({"Message": error.message, "message": error.message, **details}).encode()
+        return error.status, {"Content-Type": "application/json", "x-amzn-ErrorType": error.code}, body
+
+    def _address(self, made: str, caller: Caller, name: str) -> str:
+        endpoint, url = self.cloud.store.get(ENDPOINT, made), endpoint_url(self.cloud.store, name)
+        if endpoint is None or url is None or endpoint["EndpointStatus"] not in _SERVING:
+            raise ServiceError("ValidationError", f"Endpoint {name} of account {caller.account} not found.")
+        return url
+
+
+def _router_error(answer: httpx.Response, caller: Caller, endpoint: str) -> ServiceError:
+    if answer.status_code == 504:
+        return ModelError(0, answer.text, "the model", caller, endpoint)
+    if answer.status_code in (400, 413):
+        return ServiceError("ValidationError", answer.text, answer.status_code)
+    return ServiceError("ServiceUnavailable", answer.text, 503)

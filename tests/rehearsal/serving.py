@@ -1,0 +1,111 @@
+"""A tiny model in plain Python and what it takes to host it: the tests of hosting share it."""
+
+from __future__ import annotations
+
+import io
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rehearsal.sagemaker import fleet
+
+IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0"
+ROLE = "arn:aws:iam::000000000000:role/serving"
+BUCKET = "artifacts"
+DOUBLES = """
+import json, os, time
+
+def model_fn(model_dir):
+    return float(open(os.path.join(model_dir, "factor.txt")).read())
+
+def input_fn(body, content_type):
+    if content_type == "text/csv":
+        return [float(line) for line in body.split()]
+    return json.loads(body)
+
+def predict_fn(data, model):
+    if data == [13]:
+        raise ValueError("thirteen is not a number we like")
+    if data == [99]:
+        time.sleep(0.5)
+    return [model * value for value in data]
+
+def output_fn(prediction, accept):
+    return json.dumps(prediction), "application/json"
+"""
+BROKEN = "def model_fn(model_dir):\n    raise RuntimeError('the booster is corrupt')\n"
+
+
+def packed(factor: float = 2, script: str = DOUBLES) -> bytes:
+    """A model.tar.gz with `factor.txt` and `code/inference.py`."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in (("factor.txt", str(factor)), ("code/inference.py", script)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content.encode()))
+    return buffer.getvalue()
+
+
+def same_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve with this interpreter: the image's own environment is heavy and proved elsewhere."""
+    monkeypatch.setattr(fleet, "interpreter", lambda image: Path(sys.executable))
+
+
+def upload(cloud: Any, key: str, content: bytes) -> str:
+    s3 = cloud.client("s3")
+    if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
+        s3.create_bucket(Bucket=BUCKET)
+    s3.put_object(Bucket=BUCKET, Key=key, Body=content)
+    return f"s3://{BUCKET}/{key}"
+
+
+def configure(cloud: Any, name: str, content: bytes, *, instances: int = 1, package: str = "") -> str:
+    """A model and an endpoint configuration, both called `name`."""
+    sagemaker = cloud.client("sagemaker")
+    url = upload(cloud, f"{name}/model.tar.gz", content)
+    environment = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
+    sagemaker.create_model(
+        ModelName=name,
+        ExecutionRoleArn=ROLE,
+        PrimaryContainer={
+            "Image": IMAGE,
+            "ModelDataUrl": url,
+            "Environment": {**environment, "MODEL_PACKAGE_ARN": package},
+        },
+    )
+    sagemaker.create_endpoint_config(
+        EndpointConfigName=name,
+        ProductionVariants=[
+            {
+                "VariantName": "AllTraffic",
+                "ModelName": name,
+                "InstanceType": "ml.m5.large",
+                "InitialInstanceCount": instances,
+            }
+        ],
+    )
+    return name
+
+
+def settled(cloud: Any, endpoint: str, seconds: float = 60) -> dict[str, Any]:
+    """The endpoint once it is neither being created nor updated."""
+
+    def done() -> dict[str, Any] | None:
+        described: dict[str, Any] = cloud.client("sagemaker").describe_endpoint(EndpointName=endpoint)
+        return described if described["EndpointStatus"] in ("InService", "Failed") else None
+
+    return dict(until(done, seconds))
+
+
+def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+    return found

@@ -1,0 +1,261 @@
+"""Endpoints over boto3 and plain HTTP, with real server processes behind the router."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from botocore.exceptions import ClientError
+
+from rehearsal.sagemaker import SageMaker
+from rehearsal.sagemaker.fleet import PROCESS
+from rehearsal.sagemaker.runtime import SageMakerRuntime
+from tests.rehearsal.loopback import Loopback, serve
+from tests.rehearsal.serving import BROKEN, ROLE, configure, packed, same_python, settled, until
+
+UPDATE_LOAD = 400
+"""Requests that are sent, by four clients, while an endpoint is updated."""
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    same_python(monkeypatch)
+    with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as running:
+        yield running
+
+
+def live(cloud: Loopback, name: str = "doubles", **options: Any) -> str:
+    """An endpoint in service on a configuration of the same name; its address."""
+    configure(cloud, name, packed(), **options)
+    cloud.client("sagemaker").create_endpoint(EndpointName=name, EndpointConfigName=name)
+    assert settled(cloud, name)["EndpointStatus"] == "InService"
+    return address(cloud, name)
+
+
+def address(cloud: Loopback, name: str) -> str:
+    sagemaker = cloud.client("sagemaker")
+    made = sagemaker.describe_endpoint(EndpointName=name)["EndpointArn"]
+    tags = {tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=made)["Tags"]}
+    return str(tags["rehearsal:url"])
+
+
+def invoke(cloud: Loopback, body: bytes, content_type: str = "application/json", name: str = "doubles") -> Any:
+    runtime = cloud.client("sagemaker-runtime")
+    return runtime.invoke_endpoint(EndpointName=name, ContentType=content_type, Body=body)
+
+
+def statuses(cloud: Loopback) -> list[str]:
+    kind = "SageMaker Endpoint State Change"
+    return [event["detail"]["EndpointStatus"] for event in cloud.events if event["detail-type"] == kind]
+
+
+def test_an_endpoint_answers_boto3_and_plain_http(cloud: Loopback) -> None:
+    package = "arn:aws:sagemaker:us-east-1:000000000000:model-package/doubles/7"
+    url = live(cloud, package=package)
+    answer = invoke(cloud, b"[1, 2]")
+    assert json.loads(answer["Body"].read()) == [2, 4]
+    assert answer["InvokedProductionVariant"] == "AllTraffic"
+    plain = httpx.post(f"{url}/invocations", content="3\n4\n", headers={"Content-Type": "text/csv"})
+    assert plain.json() == [6, 8]
+    assert plain.headers["x-amzn-invoked-production-variant"] == "AllTraffic"
+    assert plain.headers["x-rehearsal-model-package"] == package
+    with urllib.request.urlopen(f"{url}/ping") as ping:
+        assert ping.status == 200
+
+
+def test_creating_pulls_the_image_as_the_models_role_and_writes_logs_and_events(cloud: Loopback) -> None:
+    live(cloud)
+    assert {(role, permission.action) for role, permission in cloud.authorized} >= {
+        (ROLE, "ecr:GetAuthorizationToken"),
+        (ROLE, "ecr:BatchGetImage"),
+    }
+    (stream,) = [key for key in cloud.streams if key[0] == "/aws/sagemaker/Endpoints/doubles"]
+    assert stream[1].startswith("AllTraffic/i-")
+    assert "the model is loaded" in cloud.streams[stream].lines
+    assert statuses(cloud) == ["CREATING", "IN_SERVICE"]
+
+
+def test_the_models_own_error_reaches_the_caller(cloud: Loopback) -> None:
+    live(cloud)
+    with pytest.raises(ClientError) as caught:
+        invoke(cloud, b"[13]")
+    assert caught.value.response["Error"]["Code"] == "ModelError"
+    assert "thirteen is not a number we like" in caught.value.response["Error"]["Message"]
+    assert caught.value.response["OriginalStatusCode"] == 500
+
+
+def test_a_payload_beyond_the_limit_is_refused(cloud: Loopback) -> None:
+    url = live(cloud)
+    assert httpx.post(f"{url}/invocations", content=b" " * (25 * 1024 * 1024 + 1)).status_code == 413
+
+
+def test_an_unknown_endpoint_is_a_validation_error(cloud: Loopback) -> None:
+    with pytest.raises(ClientError, match="Endpoint nowhere of account 000000000000 not found"):
+        invoke(cloud, b"[1]", name="nowhere")
+
+
+def test_an_update_under_load_loses_no_request(cloud: Loopback) -> None:
+    url = live(cloud, instances=2)
+    configure(cloud, "triples", packed(3), instances=2)
+    answers: list[Any] = []
+    started = threading.Event()
+
+    def load() -> None:
+        with httpx.Client() as client:
+            for _ in range(UPDATE_LOAD // 4):
+                answers.append(client.post(f"{url}/invocations", json=[1]))
+                if len(answers) > 20:
+                    started.set()
+                time.sleep(0.02)  # so that the load outlasts the switch
+
+    clients = [threading.Thread(target=load) for _ in range(4)]
+    for client in clients:
+        client.start()
+    assert started.wait(20)
+    cloud.client("sagemaker").update_endpoint(
+        EndpointName="doubles", EndpointConfigName="triples", RetainAllVariantProperties=True
+    )
+    pending = cloud.client("sagemaker").describe_endpoint(EndpointName="doubles")
+    assert pending["EndpointStatus"] == "Updating"
+    assert pending["PendingDeploymentSummary"]["EndpointConfigName"] == "triples"
+    for client in clients:
+        client.join()
+    assert settled(cloud, "doubles")["EndpointConfigName"] == "triples"
+    answers.append(httpx.post(f"{url}/invocations", json=[1]))
+    assert [answer.status_code for answer in answers] == [200] * (UPDATE_LOAD + 1)
+    assert {answer.text for answer in answers} <= {"[2.0]", "[3.0]"}
+    assert answers[-1].text == "[3.0]"
+
+
+def test_a_request_in_flight_is_finished_by_the_old_fleet(cloud: Loopback) -> None:
+    url = live(cloud)
+    configure(cloud, "triples", packed(3))
+    cloud.client("sagemaker").update_endpoint(EndpointName="doubles", EndpointConfigName="triples")
+    answers: list[httpx.Response] = []
+    while cloud.client("sagemaker").describe_endpoint(EndpointName="doubles")["EndpointStatus"] == "Updating":
+        answers.append(httpx.post(f"{url}/invocations", json=[99]))
+    assert {answer.status_code for answer in answers} == {200}
+
+
+def test_a_fleet_that_fails_its_health_check_is_rolled_back(cloud: Loopback) -> None:
+    url = live(cloud)
+    configure(cloud, "broken", packed(script=BROKEN))
+    cloud.client("sagemaker").update_endpoint(EndpointName="doubles", EndpointConfigName="broken")
+    after = settled(cloud, "doubles")
+    assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", "doubles")
+    assert "did not pass the ping health check" in after["FailureReason"]
+    assert "the booster is corrupt" in after["FailureReason"]
+    assert httpx.post(f"{url}/invocations", json=[1]).json() == [2]
+    assert statuses(cloud)[-3:] == ["UPDATING", "ROLLING_BACK", "IN_SERVICE"]
+
+
+def test_a_new_endpoint_that_fails_its_health_check_is_failed(cloud: Loopback) -> None:
+    configure(cloud, "broken", packed(script=BROKEN))
+    sagemaker = cloud.client("sagemaker")
+    sagemaker.create_endpoint(EndpointName="broken", EndpointConfigName="broken")
+    assert settled(cloud, "broken")["EndpointStatus"] == "Failed"
+    sagemaker.delete_endpoint(EndpointName="broken")
+    until(lambda: not sagemaker.list_endpoints()["Endpoints"])
+
+
+def test_an_instance_that_dies_is_replaced_and_nobody_notices(cloud: Loopback) -> None:
+    url = live(cloud, instances=2)
+    before = {name: document["pid"] for name, document in cloud.store.list(PROCESS)}
+    os.kill(next(iter(before.values())), signal.SIGKILL)
+    codes = {httpx.post(f"{url}/invocations", json=[1]).status_code for _ in range(50)}
+    assert codes == {200}
+    until(lambda: len(cloud.store.list(PROCESS)) == 2 and {k for k, _ in cloud.store.list(PROCESS)} != set(before))
+
+
+def test_deleting_ends_the_servers(cloud: Loopback) -> None:
+    url = live(cloud)
+    cloud.client("sagemaker").delete_endpoint(EndpointName="doubles")
+    until(lambda: not cloud.client("sagemaker").list_endpoints()["Endpoints"])
+    assert cloud.store.list(PROCESS) == []
+    assert httpx.post(f"{url}/invocations", json=[1]).status_code == 404
+
+
+def test_an_update_from_a_deleted_configuration_is_refused_as_sagemaker_does(cloud: Loopback) -> None:
+    live(cloud)
+    configure(cloud, "triples", packed(3))
+    sagemaker = cloud.client("sagemaker")
+    sagemaker.delete_endpoint_config(EndpointConfigName="doubles")
+    with pytest.raises(ClientError, match="Could not find endpoint configuration"):
+        sagemaker.update_endpoint(EndpointName="doubles", EndpointConfigName="triples")
+
+
+@pytest.mark.parametrize(("exclude", "count"), [([], 1), ([{"VariantPropertyType": "DesiredInstanceCount"}], 2)])
+def test_retained_variant_properties(cloud: Loopback, exclude: list[Any], count: int) -> None:
+    live(cloud)
+    configure(cloud, "triples", packed(3), instances=2)
+    cloud.client("sagemaker").update_endpoint(
+        EndpointName="doubles",
+        EndpointConfigName="triples",
+        RetainAllVariantProperties=True,
+        ExcludeRetainedVariantProperties=exclude,
+    )
+    assert settled(cloud, "doubles")["ProductionVariants"][0]["CurrentInstanceCount"] == count
+
+
+def test_traffic_policies_that_are_not_rehearsed_are_refused(cloud: Loopback) -> None:
+    live(cloud)
+    canary = {
+        "BlueGreenUpdatePolicy": {
+            "TrafficRoutingConfiguration": {
+                "Type": "CANARY",
+                "WaitIntervalInSeconds": 60,
+                "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
+            }
+        }
+    }
+    with pytest.raises(ClientError, match=r"UnsupportedByRehearsal.*CANARY"):
+        cloud.client("sagemaker").update_endpoint(
+            EndpointName="doubles", EndpointConfigName="doubles", DeploymentConfig=canary
+        )
+
+
+def test_an_endpoint_serves_again_after_a_restart_at_the_same_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same_python(monkeypatch)
+    with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as first:
+        before = live(first)
+    with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as second:
+        assert address(second, "doubles") == before
+        answer = until(lambda: _answered(before))
+        assert answer.json() == [2]
+        assert second.client("sagemaker").describe_endpoint(EndpointName="doubles")["EndpointStatus"] == "InService"
+
+
+def _answered(url: str) -> httpx.Response | None:
+    answer = httpx.post(f"{url}/invocations", json=[1])
+    return answer if answer.status_code == 200 else None
+
+
+def test_a_model_whose_artefact_is_missing_is_refused(cloud: Loopback) -> None:
+    configure(cloud, "doubles", packed())
+    with pytest.raises(ClientError, match="Could not access model data at s3://artifacts/nowhere"):
+        cloud.client("sagemaker").create_model(
+            ModelName="none",
+            ExecutionRoleArn=ROLE,
+            PrimaryContainer={
+                "Image": "000000000000.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0",
+                "ModelDataUrl": "s3://artifacts/nowhere/model.tar.gz",
+            },
+        )
+
+
+def test_names_break_no_rule(cloud: Loopback) -> None:
+    client = cloud.client("sagemaker").meta.service_model  # the client checks types only; the service checks the rest
+    assert client is not None
+    with pytest.raises(ClientError, match="regular expression pattern"):
+        cloud.client("sagemaker").create_endpoint(EndpointName="under_score", EndpointConfigName="x")

@@ -1,0 +1,115 @@
+"""What was there before the daemon ended is there afterwards, also when it was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rehearsal import assembly, server
+from rehearsal.server import NotStarted, Running
+from rehearsal.service import Params, Provisioned, ResourceType, Stack
+from tests.rehearsal.conftest import make_role
+from tests.rehearsal.test_assembly import Repositories, Repository, did, repository, write
+
+
+class Slow(Repository):
+    """Takes long when its description says so."""
+
+    def update(self, physical_id: str, old: Params, new: Params, stack: Stack) -> Provisioned:
+        made = super().update(physical_id, old, new, stack)
+        if new.get("RepositoryDescription") == "slow":
+            time.sleep(60)
+        return made
+
+
+class SlowRepositories(Repositories):
+    def resource_types(self) -> dict[str, ResourceType]:
+        return {"AWS::CodeCommit::Repository": Slow(self)}
+
+
+def up(state_dir: Path) -> Running:
+    return server.up(state_dir, port=0, time_scale=60, services=[f"{__name__}:SlowRepositories"])
+
+
+def kill(at: Running) -> None:
+    os.kill(at.pid, signal.SIGKILL)
+    server._reap(at.state_dir)
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Iterator[Running]:
+    yield up(tmp_path / "state")
+    server.down(tmp_path / "state")
+
+
+@pytest.mark.parametrize("end", [kill, lambda at: server.down(at.state_dir)], ids=["killed", "stopped"])
+def test_everything_is_still_there(at: Running, end: Any, tmp_path: Path) -> None:
+    s3 = at.client("s3")
+    s3.create_bucket(Bucket="data")
+    s3.put_object(Bucket="data", Key="a/b", Body=b"content")
+    role = make_role(at, "keeper", "glue.amazonaws.com")
+    assembly.deploy(at, write(tmp_path / "out", "S", {"A": repository("a")}), Console(quiet=True))
+    time.sleep(1.5)
+    end(at)
+    again = up(at.state_dir)
+    assert again.client("s3").get_object(Bucket="data", Key="a/b")["Body"].read() == b"content"
+    assert again.client("iam").get_role(RoleName="keeper")["Role"]["Arn"] == role
+    assert again.root == at.root
+    stack = again.client("cloudformation").describe_stacks(StackName="S")["Stacks"][0]
+    assert stack["StackStatus"] == "CREATE_COMPLETE"
+    assert oct((at.state_dir / "credentials.json").stat().st_mode & 0o777) == "0o600"
+
+
+def test_an_update_that_was_killed_is_rolled_back_and_the_stack_stays_usable(at: Running, tmp_path: Path) -> None:
+    before = {"A": repository("a", "old"), "B": repository("b")}
+    assembly.deploy(at, write(tmp_path / "1", "S", before), Console(quiet=True))
+    template = {"Resources": {"A": repository("a", "new"), "B": repository("b", "slow") | {"DependsOn": "A"}}}
+    at.client("cloudformation").update_stack(StackName="S", TemplateBody=json.dumps(template))
+    while did(at)[-1] != "update b slow":
+        time.sleep(0.05)
+    time.sleep(1.5)
+    kill(at)
+    again = up(at.state_dir)
+    stack = again.client("cloudformation").describe_stacks(StackName="S")["Stacks"][0]
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert did(again)[-1] == "update a old"
+    events = again.client("cloudformation").describe_stack_events(StackName="S")["StackEvents"]
+    assert any("lost when the rehearsal stopped" in e.get("ResourceStatusReason", "") for e in events)
+    assembly.deploy(
+        again, write(tmp_path / "2", "S", {"A": repository("a", "newer"), "B": repository("b")}), Console(quiet=True)
+    )
+    assert did(again)[-1] == "update a newer"
+
+
+def test_an_execution_that_was_running_is_reported_as_lost(at: Running) -> None:
+    states = at.client("stepfunctions")
+    machine = states.create_state_machine(
+        name="m",
+        roleArn=make_role(at, "m", "states.amazonaws.com"),
+        definition=json.dumps({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 9999, "End": True}}}),
+    )
+    execution = states.start_execution(stateMachineArn=machine["stateMachineArn"])["executionArn"]
+    time.sleep(1.5)
+    kill(at)
+    found = up(at.state_dir).client("stepfunctions").describe_execution(executionArn=execution)
+    assert (found["status"], found["cause"]) == ("FAILED", "the execution was lost when the rehearsal stopped")
+
+
+def test_a_taken_port_and_a_second_daemon_are_explained(at: Running, tmp_path: Path) -> None:
+    with pytest.raises(NotStarted, match=f"port {at.port} is in use; stop what uses it, or choose another with --port"):
+        server.up(tmp_path / "other", port=at.port)
+    assert server.up(at.state_dir).pid == at.pid
+
+
+def test_a_daemon_that_was_killed_is_not_found(at: Running) -> None:
+    kill(at)
+    assert server.find(at.state_dir) is None
+    assert server.down(at.state_dir) is False
