@@ -97,9 +97,9 @@ def _event_line(event: Row) -> str:
 
 
 def _glue_run(event: Row) -> str | None:
-    output = event.get("taskSucceededEventDetails", event.get("taskFailedEventDetails", {}))
+    output: Row = event.get("taskSucceededEventDetails") or event.get("taskFailedEventDetails") or {}
     try:
-        found: Any = json.loads(output.get("output") or output.get("cause") or "{}")
+        found: Any = json.loads(str(output.get("output") or output.get("cause") or "{}"))
     except ValueError:
         return None
     return found.get("JobRunId") or found.get("Id") if isinstance(found, dict) else None

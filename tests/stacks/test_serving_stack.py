@@ -85,7 +85,7 @@ def test_the_container_has_no_network_and_says_which_version_it_runs(template: d
     assert model["PrimaryContainer"] == {
         "Image": {"Ref": "Image"}, "ModelDataUrl": {"Ref": "ModelDataUrl"},
         "Environment": {"SAGEMAKER_PROGRAM": "pushline_entry.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
-                        "MODEL_PACKAGE_ARN": {"Ref": "ModelPackageArn"}}}  # fmt: skip
+                        "PIP_NO_BUILD_ISOLATION": "0", "MODEL_PACKAGE_ARN": {"Ref": "ModelPackageArn"}}}  # fmt: skip
 
 
 def test_only_the_endpoint_has_a_fixed_name_since_the_others_are_replaced(template: dict[str, Any], stack: str) -> None:

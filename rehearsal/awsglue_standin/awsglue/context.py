@@ -60,7 +60,8 @@ class GlueContext(SQLContext):
 
     def get_logger(self) -> Any:
         """A logger with `info`, `warn` and `error` that writes to the job's error stream, as Glue's does."""
-        return self.spark_session.sparkContext._jvm.org.apache.log4j.LogManager.getLogger("GlueLogger")
+        jvm: Any = self.spark_session.sparkContext._jvm
+        return jvm.org.apache.log4j.LogManager.getLogger("GlueLogger")
 
     def __getattr__(self, name: str) -> NoReturn:
         if name in _DYNAMIC:
