@@ -27,6 +27,7 @@ def load(client_of: ClientOf, parts: ModelParts, repository: Path, through: str)
 
 
 def _write(repository: Path, model: str, folder: Path, through: str) -> None:
+    repository = repository.resolve()
     script = repository / "model_code" / model / "sample_data.py"
     if not script.is_file():
         raise NoSampleData(f"{script} is missing: a model with sample data has it; real data is put by whoever has it")
