@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
 import traceback
@@ -18,7 +17,9 @@ from rich.table import Table
 
 from rehearsal import arrivals, assembly, audit, log_reader, predictions, server, status, waiting
 from rehearsal import state_dir as state
-from rehearsal.landscape import ClientOf, Landscape, NotDeployed, survey
+from rehearsal.approval import APPROVED, REJECTED, set_approval
+from rehearsal.connection import NotRunning, clients, connect, repository_url, running
+from rehearsal.landscape import NotDeployed, survey
 from rehearsal.service import ServiceError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -30,10 +31,6 @@ TIMED_OUT = 124
 StateDir = Annotated[Path, typer.Option("--state-dir", help="Where all state is kept.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 STATE_DIR = Path(".rehearsal")
-
-
-class NotRunning(Exception):
-    """No rehearsal runs on this state directory."""
 
 
 _EXPLAINED = (
@@ -63,24 +60,6 @@ def main() -> None:
         if error.filename is None:
             traceback.print_exc()
         sys.exit(f"rehearsal: {error}")
-
-
-def connect(state_dir: Path) -> tuple[ClientOf, Landscape]:
-    """Clients of the running rehearsal, and what is deployed on it."""
-    client_of = clients(running(state_dir))
-    return client_of, survey(client_of)
-
-
-def running(state_dir: Path) -> server.Running:
-    found = server.find(state_dir)
-    if found is None:
-        raise NotRunning(f"nothing runs on {state_dir}; `./pushline up --state-dir {state_dir}` starts it")
-    return found
-
-
-def clients(at: server.Running) -> ClientOf:
-    make: Callable[[str], Any] = at.client
-    return functools.cache(make)
 
 
 @app.command()
@@ -140,14 +119,6 @@ def remote(state_dir: StateDir = STATE_DIR) -> None:
     print(repository_url(at, survey(clients(at))))
 
 
-def repository_url(at: server.Running, landscape: Landscape) -> str:
-    if not landscape.repository:
-        raise NotDeployed("no deployed stack has a repository; deploy first")
-    from rehearsal.codecommit import git_url
-
-    return str(git_url(at.state_dir, at.endpoint, landscape.repository))
-
-
 @app.command()
 def wait(
     model: Annotated[list[str] | None, typer.Option(help="Only this model; may be repeated.")] = None,
@@ -187,7 +158,7 @@ def approve(
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Approve a version: it rolls forward."""
-    _set_approval(state_dir, model, version, "Approved", reason)
+    _set_approval(state_dir, model, version, APPROVED, reason)
 
 
 @app.command()
@@ -198,27 +169,13 @@ def reject(
     state_dir: StateDir = STATE_DIR,
 ) -> None:
     """Reject a version: if it is live, the newest approved one takes its place."""
-    _set_approval(state_dir, model, version, "Rejected", reason)
+    _set_approval(state_dir, model, version, REJECTED, reason)
 
 
 def _set_approval(state_dir: Path, model: str, version: int, approval: str, reason: str) -> None:
     client_of, landscape = connect(state_dir)
     set_approval(client_of, landscape, model, version, approval, reason)
     console.print(f"{model} version {version} is {approval}")
-
-
-def set_approval(
-    client_of: ClientOf, landscape: Landscape, model: str, version: int, approval: str, reason: str
-) -> None:
-    """Set a version's approval status in the registry; NotDeployed if there is no such version."""
-    packages = status.model_packages(client_of, landscape.model(model))
-    arn = next((row["arn"] for row in packages if row["version"] == version), None)
-    if arn is None:
-        known = ", ".join(str(row["version"]) for row in packages) or "none yet"
-        raise NotDeployed(f"{model} has no version {version}; there is {known}")
-    client_of("sagemaker").update_model_package(
-        ModelPackageArn=arn, ModelApprovalStatus=approval, ApprovalDescription=reason
-    )
 
 
 @app.command()

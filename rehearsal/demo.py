@@ -10,7 +10,6 @@ import functools
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,8 @@ from ruamel.yaml import YAML
 
 from rehearsal import arrivals, assembly, predictions, server, status, waiting
 from rehearsal import state_dir as state
+from rehearsal.approval import REJECTED, set_approval
+from rehearsal.connection import clients, repository_url
 from rehearsal.landscape import ClientOf, Landscape, survey
 from rehearsal.traffic import Tally, Traffic
 
@@ -75,8 +76,7 @@ def _set_the_stage(state_dir: Path, cdk_out: Path, repository: Path, console: Co
         at = server.up(state_dir, port=0, time_scale=time_scale)
     with _timed(console, "deploy: the templates as synthesized") as deployed:
         assembly.deploy(at, cdk_out, console)
-    make: Callable[[str], Any] = at.client
-    client_of = functools.cache(make)
+    client_of = clients(at)
     stage = Stage(at, clone, console, client_of, survey(client_of), [up.result, deployed.result])
     _clone(repository, clone)
     for parts in stage.landscape.models.values():
@@ -148,10 +148,8 @@ def _worse(stage: Stage, model: str, changes: dict[str, Any]) -> None:
 def _rollback(stage: Stage, model: str) -> None:
     live = stage.version(model)
     _title(stage, f"One reject of version {live} rolls back, without retraining")
-    from rehearsal.cli import set_approval
-
     began = time.time()
-    set_approval(stage.client_of, stage.landscape, model, live, "Rejected", "rejected by hand in the demo")
+    set_approval(stage.client_of, stage.landscape, model, live, REJECTED, "rejected by hand in the demo")
     _wait(stage, "reject", [model], began)
     now = stage.version(model)
     _hold(now < live, f"version {now} is live in production; an older one than {live} should be")
@@ -168,8 +166,6 @@ def _push_under_traffic(stage: Stage, model: str, changes: dict[str, Any]) -> Ta
 
 
 def _push(stage: Stage, what: str, models: list[str]) -> None:
-    from rehearsal.cli import repository_url
-
     began = time.time()
     url = repository_url(stage.at, stage.landscape)
     _git(stage.clone, "push", "--quiet", url, "HEAD:refs/heads/main")
