@@ -175,7 +175,7 @@ def test_watched_code_may_be_imported(repository: Path) -> None:
         ("six==1.17.0 ; python_version < '4' --hash=sha256:" + "a" * 64 + "\n", []),
         ("six==1.17.0\n", [1]),
         ("six\n", [1]),
-        ("--index-url https://example.org/simple\n", [1]),
+        ("-i https://example.org/simple\n", [1]),
         ("\nhttps://example.org/six.whl --hash=sha256:" + "a" * 64, [2]),
         ("six @ file:///tmp/six.whl\n-r other.txt\n-e .\n", [1, 2, 3]),
     ],
