@@ -10,7 +10,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from rehearsal.landscape import ClientOf, ModelParts
-from rehearsal.status import Row, action_executions, json_object
+from rehearsal.status import Row, action_executions, created_by_aws, json_object
 
 RUNNING, DONE, FAILED = "running", "done", "failed"
 _STATUS = {"InProgress": RUNNING, "RUNNING": RUNNING, "Succeeded": DONE, "SUCCEEDED": DONE}
@@ -41,6 +41,8 @@ def _pipeline_hops(client_of: ClientOf, parts: ModelParts, since: float) -> Iter
     client = client_of("codepipeline")
     newest = client.list_pipeline_executions(pipelineName=parts.pipeline, maxResults=1)["pipelineExecutionSummaries"]
     if not newest or newest[0]["startTime"].timestamp() < since:
+        return
+    if created_by_aws(newest[0]):
         return
     for action in action_executions(client, parts.pipeline, newest[0]["pipelineExecutionId"]):
         execution = action.get("output", {}).get("executionResult", {}).get("externalExecutionId", "")

@@ -11,16 +11,6 @@ from botocore.exceptions import ClientError
 from rehearsal.landscape import ClientOf, Landscape
 from rehearsal.status import Row, action_executions
 
-_JOB_GROUPS = (
-    "/aws/sagemaker/TrainingJobs",
-    "/aws/sagemaker/ProcessingJobs",
-    "/aws-glue/jobs/output",
-    "/aws-glue/jobs/error",
-    "/aws/codebuild",
-    "/aws/lambda",
-    "/aws/sagemaker/Endpoints",
-)
-
 
 class NoLog(Exception):
     """Nothing is known under that id; the message says what ids there are."""
@@ -117,13 +107,9 @@ def _stream_sections(client_of: ClientOf, wanted: str) -> Iterator[tuple[str, li
 
 
 def _groups(client: Any) -> list[str]:
+    """All of them: a project, a function or a state machine may write to a group of any name."""
     pages = client.get_paginator("describe_log_groups").paginate()
-    return [
-        group["logGroupName"]
-        for page in pages
-        for group in page["logGroups"]
-        if group["logGroupName"].startswith(_JOB_GROUPS)
-    ]
+    return [group["logGroupName"] for page in pages for group in page["logGroups"]]
 
 
 def _lines(client: Any, group: str, stream: str) -> list[str]:

@@ -57,12 +57,11 @@ def _pipeline_row(client: Any, parts: ModelParts, summary: Row) -> Row:
     execution = summary["pipelineExecutionId"]
     details = client.get_pipeline_execution(pipelineName=parts.pipeline, pipelineExecutionId=execution)
     variables = {v["name"]: v["resolvedValue"] for v in details["pipelineExecution"].get("variables", ())}
-    created_by_aws = summary.get("trigger", {}).get("triggerType") == "CreatePipeline"
     row = {
         "model": parts.name,
         "execution": execution,
         "status": summary["status"],
-        "trigger": "creation" if created_by_aws else variables.get("Trigger", "none"),
+        "trigger": "creation" if created_by_aws(summary) else variables.get("Trigger", "none"),
         "commit": next((revision["revisionId"] for revision in summary.get("sourceRevisions", ())), None),
         "started": iso(summary["startTime"]),
         "stage": None,
@@ -71,6 +70,11 @@ def _pipeline_row(client: Any, parts: ModelParts, summary: Row) -> Row:
     if summary["status"] == "Failed":
         row["stage"], row["reason"] = _failure(client, parts.pipeline, execution)
     return row
+
+
+def created_by_aws(summary: Row) -> bool:
+    """Whether this is the execution that AWS starts when a pipeline is created; it retrains nothing."""
+    return bool(summary.get("trigger", {}).get("triggerType") == "CreatePipeline")
 
 
 def _failure(client: Any, pipeline: str, execution: str) -> tuple[str | None, str | None]:
