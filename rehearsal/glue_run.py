@@ -61,6 +61,7 @@ _REFUSED = (
     "--JOB_NAME",
 )
 _ERROR = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Za-z_]\w*(?:Error|Exception|Exit|Interrupt)\w*)(: .*)?$")
+_CAUSE = "Caused by: "
 
 
 def check_arguments(arguments: dict[str, str]) -> None:
@@ -95,7 +96,7 @@ class GlueRun:
             )
         )
         self._data = folder / "s3"
-        self._last_error, self._in_traceback = "", False
+        self._last_error, self._java_cause, self._in_traceback = "", "", False
 
     def execute(self, begun: Callable[[Child], None], asked: Callable[[], bool], minute: float) -> Outcome:
         """Run to the end. `begun` is told the process; a stop that was `asked` for before that ends the run."""
@@ -219,11 +220,13 @@ class GlueRun:
         return write
 
     def _look_for_error(self, line: str) -> None:
-        """Keep what a traceback ends with."""
+        """Keep what a traceback ends with; after an error in Java also the cause, which comes last."""
         if line.startswith("Traceback (most recent call last)"):
             self._in_traceback = True
         elif self._in_traceback and (found := _ERROR.match(line)):
             self._last_error, self._in_traceback = found[1] + (found[2] or ""), False
+        elif self._last_error.startswith("Py4JJavaError") and line.startswith((": ", _CAUSE)):
+            self._java_cause = line.removeprefix(_CAUSE).removeprefix(": ").strip()
 
     def _snapshot(self) -> dict[Path, tuple[int, int]]:
         """Every file of the data but checksums and what an unfinished write left, with time and size."""
@@ -249,7 +252,8 @@ class GlueRun:
             return Outcome("TIMEOUT", f"Job run exceeded its timeout of {self._run['Timeout']} minutes")
         if ended.code == 0:
             return Outcome("SUCCEEDED")
-        reason = self._last_error or f"Command failed with exit code {ended.code}"
+        told = f"{self._last_error} {self._java_cause}".strip()
+        reason = told or f"Command failed with exit code {ended.code}"
         return Outcome("FAILED", f"{reason} (log: /aws-glue/jobs/error, stream {self._run['Id']})")
 
 

@@ -44,15 +44,15 @@ class Assembly:
         return properties
 
 
-def synthesize(target: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the app as `./pushline synth` does, into `target`."""
-    return python("app.py", target=target, **environment)
+def synthesize(target: Path, root: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the app of the repository at `root` as `./pushline synth` does, into `target`."""
+    return python("app.py", target=target, root=root, **{"PYTHONPATH": str(root), **environment})
 
 
-def python(*arguments: str, target: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter from the repository's root."""
+def python(*arguments: str, target: Path, root: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run this interpreter from a repository's root."""
     variables = {**os.environ, "CDK_OUTDIR": str(target), **environment}
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=variables, capture_output=True, text=True,
+    return subprocess.run([sys.executable, *arguments], cwd=root, env=variables, capture_output=True, text=True,
                           check=False, timeout=180)  # fmt: skip
 
 

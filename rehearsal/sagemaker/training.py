@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import tarfile
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -79,6 +80,8 @@ _EVENT = (
     "SecondaryStatusTransitions",
 )
 _ERROR = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*")
+_LAST_LINES = 5
+"""What a script that names no error said last tells why it ended."""
 Document = dict[str, Any]
 
 
@@ -202,6 +205,7 @@ class TrainingJobs(Jobs):
             by=SAGEMAKER,
         )
         errors: list[str] = []
+        last: deque[str] = deque(maxlen=_LAST_LINES)
         ended = self._run(
             KIND,
             job["Arn"],
@@ -209,12 +213,12 @@ class TrainingJobs(Jobs):
             container.command(toolkit.command(), isolated),
             cwd=toolkit.code,
             env=container.environment(variables),
-            out=_each(log.write, metrics.read, _collect(errors)),
+            out=_each(log.write, metrics.read, _collect(errors), last.append),
             limit=job["StoppingCondition"]["MaxRuntimeInSeconds"],
         )
         if ended.reason != "exited" or ended.code == 0:
             return ended, ""
-        text = failure(ended.code, errors[-1] if errors else "", toolkit.command())
+        text = failure(ended.code, errors[-1] if errors else "\n".join(last), toolkit.command())
         (container.ml / "output" / "failure").write_text(text)
         return ended, f"AlgorithmError: {container.message('failure')}, exit code: 1"
 
