@@ -6,6 +6,7 @@ Invalid
 
 from __future__ import annotations
 
+import copy
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,36 @@ def validated(document: Document, model: type[Validated], context: Any = None) -
         return model.model_validate(document.data, context=context)
     except ValidationError as error:
         raise Invalid([_problem(document, model, details) for details in error.errors()]) from None
+
+
+def salvaged(document: Document, model: type[Validated]) -> Validated | None:
+    """The document as a `model` without what is refused in it, so that later checks can tell what else is wrong.
+
+    None if too little is left: a required key is missing or wrong.
+    """
+    data = copy.deepcopy(document.data)
+    for _ in range(MAXIMUM_DEPTH):
+        try:
+            return model.model_validate(data)
+        except ValidationError as error:
+            refused = [details["loc"] for details in reversed(error.errors())]
+            if sum(_leave_out(data, location) for location in refused) == 0:
+                return None
+    return None
+
+
+def _leave_out(data: Any, location: Location) -> bool:
+    """Delete the innermost key of `location` that the data has; False if it has none of them."""
+    owners: list[tuple[Any, Any]] = []
+    for part in location:
+        if part in (data if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ()):
+            owners.append((data, part))
+            data = data[part]
+    if not owners:
+        return False
+    owner, key = owners[-1]
+    del owner[key]
+    return True
 
 
 def dotted(location: Location) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.document import Invalid, Problem, read, shown, validated
+from config.document import Document, Invalid, Problem, read, salvaged, shown, validated
 from config.settings import Guardrails
 from contract.guardrails import Finding, beyond
 from contract.model import PLATFORM_METRICS, Model
@@ -52,11 +52,17 @@ def load_model(root: Path, name: str, guardrails: Guardrails) -> Model:
     try:
         model = validated(document, Model)
     except Invalid as error:
-        raise Invalid([*error.problems, *_symlinks(root, f"model_code/{name}")]) from None
-    problems = [document.problem(at, text) for at, text in _findings(root, model, name, guardrails)]
-    if problems := [*problems, *_symlinks(root, *model.paths), *_oversize(root, model, guardrails)]:
+        left = salvaged(document, Model)
+        more = _problems(root, document, left, name, guardrails) if left else _symlinks(root, f"model_code/{name}")
+        raise Invalid([*error.problems, *more]) from None
+    if problems := _problems(root, document, model, name, guardrails):
         raise Invalid(problems)
     return model
+
+
+def _problems(root: Path, document: Document, model: Model, name: str, guardrails: Guardrails) -> list[Problem]:
+    findings = [document.problem(at, text) for at, text in _findings(root, model, name, guardrails)]
+    return [*findings, *_symlinks(root, *model.paths), *_oversize(root, model, guardrails)]
 
 
 def sample_request(root: Path, model: Model) -> SampleRequest | None:

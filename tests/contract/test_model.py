@@ -123,6 +123,14 @@ def test_all_problems_come_at_once_each_with_its_line(change: Change, problems: 
             assert key.split(".")[-1].strip() in source[int(number) - 1]
 
 
+def test_what_the_schema_refuses_hides_nothing_else(change: Change, problems: Problems, repository: Path) -> None:
+    change(training__instance_type="ml.p5.48xlarge", training__learning="fast", serving__rollout={"type": "sudden"})
+    (repository / "model_code" / "buy" / "train.py").unlink()
+    text = problems()
+    for said in ("training.learning", "ml.p5.48xlarge", "serving.rollout", "'train.py', which is missing"):
+        assert said in text
+
+
 def test_problems_of_several_models_come_together(repository: Path, change: Change, problems: Problems) -> None:
     from contract.new import write_model
 
