@@ -216,8 +216,10 @@ class Variant:
 class Fleet:
     """All variants of one endpoint configuration, serving or about to."""
 
-    def __init__(self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller) -> None:
-        self.folder, self.variants = folder, list[Variant]()
+    def __init__(
+        self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller, config: str
+    ) -> None:
+        self.folder, self.config, self.variants = folder, config, list[Variant]()
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
     def start(self, give_up: threading.Event) -> None:

@@ -206,20 +206,23 @@ def test_retained_variant_properties(cloud: Loopback, exclude: list[Any], count:
     assert settled(cloud, "doubles")["ProductionVariants"][0]["CurrentInstanceCount"] == count
 
 
-def test_traffic_policies_that_are_not_rehearsed_are_refused(cloud: Loopback) -> None:
-    live(cloud)
-    canary = {
-        "BlueGreenUpdatePolicy": {
-            "TrafficRoutingConfiguration": {
-                "Type": "CANARY",
-                "WaitIntervalInSeconds": 60,
-                "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
-            }
-        }
-    }
-    with pytest.raises(ClientError, match=r"UnsupportedByRehearsal.*CANARY"):
+@pytest.mark.parametrize(
+    ("instances", "routing", "refusal"),
+    [
+        (1, {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}, "at least 2 instances"),
+        (2, {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 60}}, "more than 50 %"),
+        (2, {"Type": "CANARY"}, "needs CanarySize"),
+        (2, {"Type": "LINEAR", "LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": 5}}, "less than 10 %"),
+    ],
+)
+def test_traffic_policies_that_sagemaker_refuses_are_refused(
+    cloud: Loopback, instances: int, routing: Any, refusal: str
+) -> None:
+    live(cloud, instances=instances)
+    policy = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": {"WaitIntervalInSeconds": 60, **routing}}}
+    with pytest.raises(ClientError, match=refusal):
         cloud.client("sagemaker").update_endpoint(
-            EndpointName="doubles", EndpointConfigName="doubles", DeploymentConfig=canary
+            EndpointName="doubles", EndpointConfigName="doubles", DeploymentConfig=policy
         )
 
 
