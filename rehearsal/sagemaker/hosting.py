@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rehearsal.sagemaker.artifact import ArtifactError
+from rehearsal.sagemaker.capture import Capture
 from rehearsal.sagemaker.fleet import Fleet, Unhealthy, VariantPlan, end_orphans
 from rehearsal.sagemaker.listing import page
 from rehearsal.sagemaker.meter import Meter
@@ -137,7 +138,7 @@ class Hosting(Models):
                     "account": caller.account,
                     "region": caller.region,
                     "live": None,
-                    "pending": _deployment(params["EndpointConfigName"], plans),
+                    "pending": _deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
                 },
             )
             self.tag(made, params.get("Tags"))
@@ -175,7 +176,7 @@ class Hosting(Models):
             document.update(
                 EndpointStatus="Updating",
                 LastModifiedTime=time.time(),
-                pending=_deployment(params["EndpointConfigName"], plans),
+                pending=_deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
             )
             if config:
                 document["NextDeploymentConfig"] = config
@@ -298,6 +299,8 @@ class Hosting(Models):
                 raise
             log.exception("endpoint %s could not be brought up", made)
             raise Unhealthy(f"{type(error).__name__}: {error}"[:1024]) from error
+        if capture := deployment.get("capture"):
+            fleet.capture = Capture(capture, self.cloud, endpoint["EndpointName"], plans[0].role, _owner(endpoint))
         return fleet
 
     def _go_live(self, made: str, fleet: Fleet) -> Document:
@@ -385,6 +388,11 @@ class Hosting(Models):
         config = self._kept(CONFIG, config_arn(caller, config_name), "endpoint configuration")
         return [self._plan(caller, variant) for variant in config["ProductionVariants"]]
 
+    def _capture(self, caller: Caller, params: Params) -> Document | None:
+        config = self._kept(CONFIG, config_arn(caller, params["EndpointConfigName"]), "endpoint configuration")
+        capture: Document = config.get("DataCaptureConfig") or {}
+        return capture if capture and capture.get("EnableCapture", True) else None
+
     def _plan(self, caller: Caller, variant: Document) -> VariantPlan:
         model = self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
         container = container_of(model)
@@ -435,11 +443,12 @@ def _retained(plans: list[VariantPlan], endpoint: Document, params: Params) -> l
     return [retain(plan) for plan in plans]
 
 
-def _deployment(config: str, plans: list[VariantPlan]) -> Document:
+def _deployment(config: str, plans: list[VariantPlan], capture: Document | None) -> Document:
     return {
         "id": secrets.token_hex(6),
         "config": config,
         "plans": [asdict(plan) for plan in plans],
+        "capture": capture,
         "since": time.time(),
     }
 

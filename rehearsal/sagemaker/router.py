@@ -225,6 +225,9 @@ class Router:
                     raise
                 if answer is not None:
                     self._measure(place, answer.status_code, asked, began, variant)
+                    if place is not None and fleet.capture is not None and answer.is_success:
+                        kind = answer.headers.get("content-type", "")
+                        fleet.capture.offer(variant.plan.name, headers, body, kind, answer.content)
                     return variant, answer
                 if place is not None:
                     self._meter.failed(place)

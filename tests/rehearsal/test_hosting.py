@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -224,6 +225,32 @@ def test_traffic_policies_that_sagemaker_refuses_are_refused(
         cloud.client("sagemaker").update_endpoint(
             EndpointName="doubles", EndpointConfigName="doubles", DeploymentConfig=policy
         )
+
+
+def test_captured_data_has_sagemakers_format_and_place(cloud: Loopback) -> None:
+    capture = {
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": "s3://artifacts/captured",
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
+    }
+    url = live(cloud, capture=capture)
+    httpx.post(f"{url}/invocations", content="3\n", headers={"Content-Type": "text/csv"})
+    s3 = cloud.client("s3")
+    prefix = "captured/doubles/AllTraffic/"
+    (found,) = until(lambda: s3.list_objects_v2(Bucket="artifacts", Prefix=prefix).get("Contents"))
+    assert re.fullmatch(prefix + r"\d{4}/\d\d/\d\d/\d\d/[^/]+\.jsonl", found["Key"])
+    (line,) = s3.get_object(Bucket="artifacts", Key=found["Key"])["Body"].read().splitlines()
+    event = json.loads(line)
+    assert event["eventVersion"] == "0"
+    assert set(event["eventMetadata"]) == {"eventId", "inferenceTime"}
+    assert event["captureData"]["endpointInput"] == {
+        "observedContentType": "text/csv",
+        "mode": "INPUT",
+        "data": "3\n",
+        "encoding": "CSV",
+    }
+    assert event["captureData"]["endpointOutput"]["encoding"] == "BASE64"
 
 
 def test_an_endpoint_serves_again_after_a_restart_at_the_same_address(
