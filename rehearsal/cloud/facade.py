@@ -17,6 +17,7 @@ from ministack.services import eventbridge
 
 from rehearsal.audit import AuditLog
 from rehearsal.cloud import implied_checks, persistence, provisioning, roles
+from rehearsal.cloud.alarms import Alarms
 from rehearsal.cloud.embedding import Credentials
 from rehearsal.cloud.front_door import FrontDoor
 from rehearsal.cloud.functions import Functions
@@ -61,6 +62,8 @@ class EmbeddedCloud:
         StateMachines(self.roles.assume, self.signed, self.roles.decide).install()
         Functions(self.roles).install()
         Rules(self.client, self.roles, time_scale).install()
+        self._alarms = Alarms(self.client, self.roles, self.emit, on_loop, time_scale)
+        self._alarms.install()
         persistence.remember_previous_stacks()
         self._files = persistence.StateFiles()
         self._files.install()
@@ -76,9 +79,11 @@ class EmbeddedCloud:
         self._files.start()
         for service in self.services:
             service.start()
+        self._alarms.start()
 
     def stop(self) -> None:
         """Call while the endpoint still answers, from a worker thread."""
+        self._alarms.stop()
         for service in self.services:
             service.stop()
         self._streams.close()

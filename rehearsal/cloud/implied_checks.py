@@ -86,7 +86,7 @@ def _with_names(original: Callable[..., str]) -> Callable[..., str]:
         service: str, method: str, path: str, headers: Params, body: bytes, query: Params, region: str, account: str
     ) -> str:
         if service in _NAMED and body.startswith(b"{") and (named := _NAMED[service](json.loads(body))):
-            return f"arn:aws:{service}:{region}:{account}:{named}"
+            return f"arn:aws:{_IN_ARNS.get(service, service)}:{region}:{account}:{named}"
         return original(service, method, path, headers, body, query, region, account)
 
     return extract
@@ -110,7 +110,19 @@ def _rule(given: Params) -> str:
     return f"rule/{name}" if bus == "default" else f"rule/{bus}/{name}"
 
 
-_NAMED: dict[str, Callable[[Params], str]] = {"ssm": _parameter, "logs": _log_stream, "events": _rule}
+def _alarm(given: Params) -> str:
+    """DescribeAlarms for one alarm takes permission on that alarm; for more, on all."""
+    names = given.get("AlarmNames") or []
+    return f"alarm:{names[0]}" if len(names) == 1 else ""
+
+
+_IN_ARNS = {"monitoring": "cloudwatch"}
+_NAMED: dict[str, Callable[[Params], str]] = {
+    "ssm": _parameter,
+    "logs": _log_stream,
+    "events": _rule,
+    "monitoring": _alarm,
+}
 """Resources of services for which ministack has none, or not the one that AWS checks."""
 
 

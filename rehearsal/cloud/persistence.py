@@ -27,6 +27,8 @@ SETTLE_SECONDS = 0.5
 IDLE_FACTOR = 10
 """After a save that took t seconds, the next waits at least IDLE_FACTOR times t."""
 LOST = "lost when the rehearsal stopped"
+_FREQUENT = "PutMetricData"
+"""Endpoints send it all the time; metrics are saved with the next other change, and when the rehearsal stops."""
 _READING = ("get", "list", "describe", "head", "batchget", "lookup", "filter", "query", "scan", "receive")
 
 
@@ -99,7 +101,7 @@ class StateFiles:
             method: str, path: str, headers: dict[str, str], body: bytes, query: Params, request_id: str
         ) -> Any:
             answer = await dispatch(method, path, headers, body, query, request_id)
-            if _changes(method, headers, body):
+            if _changes(method, path, headers, body):
                 self.changed()
             return answer
 
@@ -116,10 +118,12 @@ class StateFiles:
         eventbridge._put_events = watching
 
 
-def _changes(method: str, headers: dict[str, str], body: bytes) -> bool:
-    target = headers.get("x-amz-target", "").rpartition(".")[2]
+def _changes(method: str, path: str, headers: dict[str, str], body: bytes) -> bool:
+    target = headers.get("x-amz-target", "").rpartition(".")[2] or path.partition("/operation/")[2]
     if not target and body.startswith(b"Action="):
         target = body[7:40].decode(errors="replace")
+    if target == _FREQUENT:
+        return False
     return not target.lower().startswith(_READING) if target else method not in ("GET", "HEAD")
 
 

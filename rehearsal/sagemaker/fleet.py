@@ -19,6 +19,7 @@ from pathlib import Path
 from rehearsal.environments import interpreter, scrubbed
 from rehearsal.model_server import SERVE
 from rehearsal.sagemaker.artifact import fetch, pull
+from rehearsal.sagemaker.capture import Capture
 from rehearsal.sagemaker.container import SAGEMAKER, image_name
 from rehearsal.service import Caller, Cloud, Logs
 from rehearsal.store import Store
@@ -216,8 +217,11 @@ class Variant:
 class Fleet:
     """All variants of one endpoint configuration, serving or about to."""
 
-    def __init__(self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller) -> None:
-        self.folder, self.variants = folder, list[Variant]()
+    def __init__(
+        self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller, config: str
+    ) -> None:
+        self.folder, self.config, self.variants = folder, config, list[Variant]()
+        self.capture: Capture | None = None
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
     def start(self, give_up: threading.Event) -> None:
@@ -248,6 +252,8 @@ class Fleet:
     def stop(self) -> None:
         for variant in self.variants:
             variant.stop()
+        if self.capture is not None:
+            self.capture.stop()
 
 
 class _NoLog:

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from rehearsal.sagemaker.artifact import ArtifactError
+from rehearsal.sagemaker.capture import Capture
 from rehearsal.sagemaker.fleet import Fleet, Unhealthy, VariantPlan, end_orphans
 from rehearsal.sagemaker.listing import page
+from rehearsal.sagemaker.meter import Meter
 from rehearsal.sagemaker.models import (
     CONFIG,
     ENDPOINT,
@@ -26,9 +28,11 @@ from rehearsal.sagemaker.models import (
     endpoint_arn,
     model_arn,
 )
+from rehearsal.sagemaker.rollout import RolledBack, check_alarms, roll_out
 from rehearsal.sagemaker.router import Router, endpoint_url
 from rehearsal.sagemaker.tags import Permissions, request_tags, tagging
-from rehearsal.service import Caller, Cloud, Params, Permission, ServiceError, Unsupported
+from rehearsal.sagemaker.traffic_policy import TrafficPolicy, traffic_policy
+from rehearsal.service import Caller, Cloud, Params, Permission, ServiceError
 
 log = logging.getLogger("rehearsal")
 Document = dict[str, Any]
@@ -79,7 +83,8 @@ class Hosting(Models):
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__(cloud)
-        self.router = Router(cloud.store)
+        self.meter = Meter(cloud)
+        self.router = Router(cloud.store, self.meter)
         self._fleets: dict[str, Fleet] = {}
         self._work: list[threading.Thread] = []
         self._stopping = threading.Event()
@@ -91,12 +96,14 @@ class Hosting(Models):
         for instance in end_orphans(self.cloud.store):
             log.warning("ended the model server %s that an earlier rehearsal left behind", instance)
         self.router.start()
+        self.meter.start()
         for made, endpoint in self.cloud.store.list(ENDPOINT):
             self._resume(made, endpoint)
 
     def stop(self) -> None:
         self._stopping.set()
         self.router.stop()
+        self.meter.stop()
         for thread in self._work:
             thread.join(60)
         stopping = [threading.Thread(target=fleet.stop) for fleet in self._fleets.values()]
@@ -113,8 +120,8 @@ class Hosting(Models):
 
     def create_endpoint(self, caller: Caller, params: Params) -> Params:
         made, now = endpoint_arn(caller, params["EndpointName"]), time.time()
-        _check_deployment(params)
         plans = self._plans(caller, params["EndpointConfigName"])
+        _ = traffic_policy(params.get("DeploymentConfig"), plans, plans)
         with self.cloud.store.transaction():
             if self.cloud.store.get(ENDPOINT, made) is not None:
                 raise ServiceError("ValidationException", f'Cannot create already existing endpoint "{made}".')
@@ -131,7 +138,7 @@ class Hosting(Models):
                     "account": caller.account,
                     "region": caller.region,
                     "live": None,
-                    "pending": _deployment(params["EndpointConfigName"], plans),
+                    "pending": _deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
                 },
             )
             self.tag(made, params.get("Tags"))
@@ -152,12 +159,16 @@ class Hosting(Models):
         return {"Endpoints": [{key: endpoint[key] for key in keys} for endpoint in found], "NextToken": token}
 
     def update_endpoint(self, caller: Caller, params: Params) -> Params:
-        _check_deployment(params)
         endpoint = self._endpoint(caller, params["EndpointName"])
         made, plans = endpoint["EndpointArn"], self._plans(caller, params["EndpointConfigName"])
         # SageMaker reads the live configuration too, and refuses when it was deleted under the endpoint.
         self._kept(CONFIG, config_arn(caller, endpoint["EndpointConfigName"]), "endpoint configuration")
         plans = _retained(plans, endpoint, params)
+        config = params.get("DeploymentConfig")
+        if params.get("RetainDeploymentConfig"):
+            config = endpoint.get("LastDeploymentConfig")
+        live = [VariantPlan(**plan) for plan in (endpoint["live"] or {"plans": []})["plans"]]
+        check_alarms(self.cloud, traffic_policy(config, plans, live).alarms, plans[0].role, caller)
 
         def change(document: Document) -> None:
             _must_be_movable(document, "update")
@@ -165,10 +176,10 @@ class Hosting(Models):
             document.update(
                 EndpointStatus="Updating",
                 LastModifiedTime=time.time(),
-                pending=_deployment(params["EndpointConfigName"], plans),
+                pending=_deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
             )
-            if not params.get("RetainDeploymentConfig") and params.get("DeploymentConfig"):
-                document["NextDeploymentConfig"] = params["DeploymentConfig"]
+            if config:
+                document["NextDeploymentConfig"] = config
 
         self.cloud.store.update(ENDPOINT, made, change)
         self._announce(made)
@@ -204,16 +215,25 @@ class Hosting(Models):
         self._settle(made, EndpointStatus="InService", pending=None)
 
     def _update(self, made: str) -> None:
-        """Blue/green: the new fleet takes all traffic once it is healthy, the old one ends when it is drained."""
+        """Blue/green: the healthy new fleet takes over the traffic in steps, the old one ends when it is drained."""
+        began, old = time.monotonic(), self._fleets.get(made)
         try:
             fleet = self._bring_up(made)
         except (ArtifactError, Unhealthy) as error:
             self._roll_back(made, str(error))
             return
-        old = self._fleets.get(made)
-        config = self._go_live(made, fleet).get("NextDeploymentConfig")
-        wait = ((config or {}).get("BlueGreenUpdatePolicy") or {}).get("TerminationWaitInSeconds", 0)
-        self._stopping.wait(wait / self.cloud.time_scale)
+        endpoint = self.cloud.store.get(ENDPOINT, made) or {}
+        config, policy = endpoint.get("NextDeploymentConfig"), _policy(endpoint)
+        try:
+            roll_out(self.cloud, self.router, endpoint, fleet, policy, began, self._stopping)
+        except RolledBack as error:
+            self._take_back(made, fleet, str(error))
+            return
+        if self._stopping.is_set():
+            fleet.stop()  # the next start serves the old fleet: the rollout had not passed its last bake
+            return
+        self._go_live(made, fleet)
+        self._stopping.wait(policy.termination_wait_seconds / self.cloud.time_scale)
         if old is not None:
             old.drain(DRAIN_SECONDS)
             old.stop()
@@ -225,6 +245,15 @@ class Hosting(Models):
             NextDeploymentConfig=None,
             **({"LastDeploymentConfig": config} if config else {}),
         )
+
+    def _take_back(self, made: str, fleet: Fleet, reason: str) -> None:
+        """An alarm went off: traffic is on the old fleet already, the new one ends."""
+        log.warning("endpoint %s is rolled back: %s", made, reason)
+        self._settle(made, EndpointStatus="RollingBack", FailureReason=reason)
+        fleet.drain(DRAIN_SECONDS)
+        fleet.stop()
+        shutil.rmtree(fleet.folder, ignore_errors=True)
+        self._roll_back(made, reason, announced=True)
 
     def _delete(self, made: str) -> None:
         self.router.remove(made)
@@ -240,9 +269,10 @@ class Hosting(Models):
             self.cloud.store.delete(ENDPOINT, made)
             self.untag_all(made)
 
-    def _roll_back(self, made: str, reason: str) -> None:
+    def _roll_back(self, made: str, reason: str, *, announced: bool = False) -> None:
         """The silent rollback: InService again on the old configuration, with the reason beside it."""
-        self._settle(made, announce=True, EndpointStatus="RollingBack")
+        if not announced:
+            self._settle(made, EndpointStatus="RollingBack")
         back = "InService" if made in self._fleets else "UpdateRollbackFailed"
         self._settle(made, EndpointStatus=back, FailureReason=reason, pending=None, NextDeploymentConfig=None)
 
@@ -251,7 +281,14 @@ class Hosting(Models):
         endpoint = self.cloud.store.get(ENDPOINT, made) or {}
         deployment = endpoint[which]
         plans, folder = [VariantPlan(**plan) for plan in deployment["plans"]], self._endpoint_folder(made)
-        fleet = Fleet(plans, folder / deployment["id"], self.cloud, endpoint["EndpointName"], _owner(endpoint))
+        fleet = Fleet(
+            plans,
+            folder / deployment["id"],
+            self.cloud,
+            endpoint["EndpointName"],
+            _owner(endpoint),
+            deployment["config"],
+        )
         try:
             fleet.start(self._stopping)
         except BaseException as error:
@@ -262,6 +299,8 @@ class Hosting(Models):
                 raise
             log.exception("endpoint %s could not be brought up", made)
             raise Unhealthy(f"{type(error).__name__}: {error}"[:1024]) from error
+        if capture := deployment.get("capture"):
+            fleet.capture = Capture(capture, self.cloud, endpoint["EndpointName"], plans[0].role, _owner(endpoint))
         return fleet
 
     def _go_live(self, made: str, fleet: Fleet) -> Document:
@@ -349,6 +388,11 @@ class Hosting(Models):
         config = self._kept(CONFIG, config_arn(caller, config_name), "endpoint configuration")
         return [self._plan(caller, variant) for variant in config["ProductionVariants"]]
 
+    def _capture(self, caller: Caller, params: Params) -> Document | None:
+        config = self._kept(CONFIG, config_arn(caller, params["EndpointConfigName"]), "endpoint configuration")
+        capture: Document = config.get("DataCaptureConfig") or {}
+        return capture if capture and capture.get("EnableCapture", True) else None
+
     def _plan(self, caller: Caller, variant: Document) -> VariantPlan:
         model = self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
         container = container_of(model)
@@ -364,16 +408,9 @@ class Hosting(Models):
         )
 
 
-def _check_deployment(params: Params) -> None:
-    config = params.get("DeploymentConfig") or {}
-    name = params["EndpointName"]
-    if config.get("RollingUpdatePolicy"):
-        raise Unsupported(f"endpoint {name}: rolling updates are not rehearsed; use BlueGreenUpdatePolicy")
-    if (config.get("AutoRollbackConfiguration") or {}).get("Alarms"):
-        raise Unsupported(f"endpoint {name}: rollback on alarms is not rehearsed yet")
-    routing = (config.get("BlueGreenUpdatePolicy") or {}).get("TrafficRoutingConfiguration") or {}
-    if routing.get("Type", "ALL_AT_ONCE") != "ALL_AT_ONCE":
-        raise Unsupported(f"endpoint {name}: {routing['Type']} traffic shifting is not rehearsed yet; use ALL_AT_ONCE")
+def _policy(endpoint: Document) -> TrafficPolicy:
+    plans, live = ([VariantPlan(**plan) for plan in endpoint[which]["plans"]] for which in ("pending", "live"))
+    return traffic_policy(endpoint.get("NextDeploymentConfig"), plans, live)
 
 
 def _must_be_movable(endpoint: Document, verb: str) -> None:
@@ -406,11 +443,12 @@ def _retained(plans: list[VariantPlan], endpoint: Document, params: Params) -> l
     return [retain(plan) for plan in plans]
 
 
-def _deployment(config: str, plans: list[VariantPlan]) -> Document:
+def _deployment(config: str, plans: list[VariantPlan], capture: Document | None) -> Document:
     return {
         "id": secrets.token_hex(6),
         "config": config,
         "plans": [asdict(plan) for plan in plans],
+        "capture": capture,
         "since": time.time(),
     }
 

@@ -203,8 +203,6 @@ def _only_container(params: Params) -> Document:
 
 def _check_config(params: Params) -> None:
     _refuse(params, _CONFIG_REFUSED, f"endpoint configuration {params['EndpointConfigName']}")
-    if (params.get("DataCaptureConfig") or {}).get("EnableCapture"):
-        raise Unsupported(f"endpoint configuration {params['EndpointConfigName']}: data capture is not rehearsed yet")
     names = [variant["VariantName"] for variant in params["ProductionVariants"]]
     if len(set(names)) < len(names):
         raise ServiceError("ValidationException", f"variant names must be unique: {', '.join(names)}")

@@ -11,6 +11,7 @@ import itertools
 import logging
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ import httpx
 import uvicorn
 
 from rehearsal.sagemaker.fleet import Fleet, Instance, Variant
+from rehearsal.sagemaker.meter import Meter, Place
 from rehearsal.store import Store
 
 log = logging.getLogger("rehearsal")
@@ -51,31 +53,44 @@ class Refused(Exception):
 
 @dataclass
 class Route:
-    """What is live behind one endpoint, and how many requests it got."""
+    """What is live behind one endpoint, and how many requests it got; during a rollout also the new fleet."""
 
     arn: str
     fleet: Fleet
     requests: int = 0
+    green: Fleet | None = None
+    shares: dict[str, float] = field(default_factory=dict)
+    """By variant, the share of the new fleet that is switched on, and so of the traffic that it gets."""
     _turn: dict[str, float] = field(default_factory=dict)
+    _shift: dict[str, float] = field(default_factory=dict)
     _next: Any = field(default_factory=itertools.count)
 
-    def variant(self, wanted: str | None) -> Variant:
-        """The variant asked for, else the next by weight (smooth weighted round-robin)."""
+    def variant(self, wanted: str | None) -> tuple[Fleet, Variant]:
+        """The variant asked for, else the next by weight (smooth round-robin), of the fleet whose turn it is."""
         variants = self.fleet.variants
-        if wanted:
-            found = [variant for variant in variants if variant.plan.name == wanted]
-            if not found:
-                raise Refused(400, f"Variant {wanted} not found for endpoint {_name(self.arn)}")
-            return found[0]
+        chosen = _named(variants, wanted, self.arn) if wanted else self._by_weight(variants)
+        name = chosen.plan.name
+        if self.green is None or not (share := self.shares.get(name, 0.0)):
+            return self.fleet, chosen
+        self._shift[name] = self._shift.get(name, 0.0) + share
+        if self._shift[name] < 1 - 1e-9:
+            return self.fleet, chosen
+        self._shift[name] -= 1
+        return self.green, _named(self.green.variants, name, self.arn)
+
+    def _by_weight(self, variants: list[Variant]) -> Variant:
         for variant in variants:
             self._turn[variant.plan.name] = self._turn.get(variant.plan.name, 0) + variant.plan.weight
         chosen = max(variants, key=lambda variant: self._turn[variant.plan.name])
         self._turn[chosen.plan.name] -= sum(variant.plan.weight for variant in variants)
         return chosen
 
-    def instance(self, variant: Variant, tried: set[str]) -> Instance | None:
+    def instance(self, fleet: Fleet, variant: Variant, tried: set[str]) -> Instance | None:
         """The next living instance round-robin, one not tried before if there is one."""
-        living = [instance for instance in variant.instances if instance.alive() and not instance.stopping]
+        on = variant.instances
+        if fleet is self.green:
+            on = on[: max(1, round(len(on) * self.shares.get(variant.plan.name, 0.0)))]
+        living = [instance for instance in on if instance.alive() and not instance.stopping]
         fresh = [instance for instance in living if instance.id not in tried] or living
         return fresh[next(self._next) % len(fresh)] if fresh else None
 
@@ -83,8 +98,8 @@ class Route:
 class Router:
     """Routes by endpoint ARN; `switch` is atomic for every request that arrives after it."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, store: Store, meter: Meter) -> None:
+        self._store, self._meter = store, meter
         self._routes: dict[str, Route] = {}
         self._client: httpx.AsyncClient | None = None
         self._server: uvicorn.Server | None = None
@@ -116,6 +131,16 @@ class Router:
     def switch(self, arn: str, fleet: Fleet) -> None:
         before = self._routes.get(arn)
         self._routes[arn] = Route(arn, fleet, before.requests if before else 0)
+
+    def shift(self, arn: str, green: Fleet, shares: dict[str, float]) -> None:
+        """Give the new fleet its share of the traffic, beside the live one."""
+        route = self._routes[arn]
+        self._routes[arn] = Route(arn, route.fleet, route.requests, green, shares)
+
+    def shift_back(self, arn: str) -> None:
+        """All traffic to the live fleet again."""
+        route = self._routes[arn]
+        self._routes[arn] = Route(arn, route.fleet, route.requests)
 
     def remove(self, arn: str) -> None:
         self._routes.pop(arn, None)
@@ -180,20 +205,41 @@ class Router:
         self, arn: str, method: str, action: str, headers: dict[str, str], body: bytes
     ) -> tuple[Variant, httpx.Response]:
         tried: set[str] = set()
+        began = time.monotonic()
+        place: Place | None = None
         for attempt in range(_ATTEMPTS):
             # The route is read anew each time: the fleet may have been replaced while this request was under way.
             route = self._routes.get(arn)
             if route is None:
                 break
-            variant = route.variant(headers.get(VARIANT_HEADER))
-            instance = route.instance(variant, tried)
+            fleet, variant = route.variant(headers.get(VARIANT_HEADER))
+            place = _place(arn, fleet, variant) if action == "invocations" else None
+            instance = route.instance(fleet, variant, tried)
             if instance is not None:
                 tried.add(instance.id)
-                answer = await self._ask(instance, method, action, headers, body)
+                asked = time.monotonic()
+                try:
+                    answer = await self._ask(instance, method, action, headers, body)
+                except Refused as refused:
+                    self._measure(place, refused.status, asked, began, variant)
+                    raise
                 if answer is not None:
+                    self._measure(place, answer.status_code, asked, began, variant)
+                    if place is not None and fleet.capture is not None and answer.is_success:
+                        kind = answer.headers.get("content-type", "")
+                        fleet.capture.offer(variant.plan.name, headers, body, kind, answer.content)
                     return variant, answer
+                if place is not None:
+                    self._meter.failed(place)
             await asyncio.sleep(0.05 * attempt)
+        if place is not None:
+            self._meter.invoked(place, 503, 0.0, time.monotonic() - began, 1)
         raise Refused(503, f"Endpoint {_name(arn)} has no healthy instance")
+
+    def _measure(self, place: Place | None, status: int, asked: float, began: float, variant: Variant) -> None:
+        if place is not None:
+            now = time.monotonic()
+            self._meter.invoked(place, status, now - asked, now - began, len(variant.instances))
 
     async def _ask(
         self, instance: Instance, method: str, action: str, headers: dict[str, str], body: bytes
@@ -212,6 +258,17 @@ class Router:
             return None
         finally:
             instance.in_flight -= 1
+
+
+def _named(variants: list[Variant], name: str, arn: str) -> Variant:
+    for variant in variants:
+        if variant.plan.name == name:
+            return variant
+    raise Refused(400, f"Variant {name} not found for endpoint {_name(arn)}")
+
+
+def _place(arn: str, fleet: Fleet, variant: Variant) -> Place:
+    return Place(_name(arn), variant.plan.name, fleet.config, arn.split(":")[4], arn.split(":")[3])
 
 
 def _parse(path: str) -> tuple[str, str]:

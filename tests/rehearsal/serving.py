@@ -65,7 +65,15 @@ def upload(cloud: Any, key: str, content: bytes) -> str:
     return f"s3://{BUCKET}/{key}"
 
 
-def configure(cloud: Any, name: str, content: bytes, *, instances: int = 1, package: str = "") -> str:
+def configure(
+    cloud: Any,
+    name: str,
+    content: bytes,
+    *,
+    instances: int = 1,
+    package: str = "",
+    capture: dict[str, Any] | None = None,
+) -> str:
     """A model and an endpoint configuration, both called `name`."""
     sagemaker = cloud.client("sagemaker")
     url = upload(cloud, f"{name}/model.tar.gz", content)
@@ -81,6 +89,7 @@ def configure(cloud: Any, name: str, content: bytes, *, instances: int = 1, pack
     )
     sagemaker.create_endpoint_config(
         EndpointConfigName=name,
+        **({"DataCaptureConfig": capture} if capture else {}),
         ProductionVariants=[
             {
                 "VariantName": "AllTraffic",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -206,21 +207,50 @@ def test_retained_variant_properties(cloud: Loopback, exclude: list[Any], count:
     assert settled(cloud, "doubles")["ProductionVariants"][0]["CurrentInstanceCount"] == count
 
 
-def test_traffic_policies_that_are_not_rehearsed_are_refused(cloud: Loopback) -> None:
-    live(cloud)
-    canary = {
-        "BlueGreenUpdatePolicy": {
-            "TrafficRoutingConfiguration": {
-                "Type": "CANARY",
-                "WaitIntervalInSeconds": 60,
-                "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1},
-            }
-        }
-    }
-    with pytest.raises(ClientError, match=r"UnsupportedByRehearsal.*CANARY"):
+@pytest.mark.parametrize(
+    ("instances", "routing", "refusal"),
+    [
+        (1, {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}, "at least 2 instances"),
+        (2, {"Type": "CANARY", "CanarySize": {"Type": "CAPACITY_PERCENT", "Value": 60}}, "more than 50 %"),
+        (2, {"Type": "CANARY"}, "needs CanarySize"),
+        (2, {"Type": "LINEAR", "LinearStepSize": {"Type": "CAPACITY_PERCENT", "Value": 5}}, "less than 10 %"),
+    ],
+)
+def test_traffic_policies_that_sagemaker_refuses_are_refused(
+    cloud: Loopback, instances: int, routing: Any, refusal: str
+) -> None:
+    live(cloud, instances=instances)
+    policy = {"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": {"WaitIntervalInSeconds": 60, **routing}}}
+    with pytest.raises(ClientError, match=refusal):
         cloud.client("sagemaker").update_endpoint(
-            EndpointName="doubles", EndpointConfigName="doubles", DeploymentConfig=canary
+            EndpointName="doubles", EndpointConfigName="doubles", DeploymentConfig=policy
         )
+
+
+def test_captured_data_has_sagemakers_format_and_place(cloud: Loopback) -> None:
+    capture = {
+        "InitialSamplingPercentage": 100,
+        "DestinationS3Uri": "s3://artifacts/captured",
+        "CaptureOptions": [{"CaptureMode": "Input"}, {"CaptureMode": "Output"}],
+        "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
+    }
+    url = live(cloud, capture=capture)
+    httpx.post(f"{url}/invocations", content="3\n", headers={"Content-Type": "text/csv"})
+    s3 = cloud.client("s3")
+    prefix = "captured/doubles/AllTraffic/"
+    (found,) = until(lambda: s3.list_objects_v2(Bucket="artifacts", Prefix=prefix).get("Contents"))
+    assert re.fullmatch(prefix + r"\d{4}/\d\d/\d\d/\d\d/[^/]+\.jsonl", found["Key"])
+    (line,) = s3.get_object(Bucket="artifacts", Key=found["Key"])["Body"].read().splitlines()
+    event = json.loads(line)
+    assert event["eventVersion"] == "0"
+    assert set(event["eventMetadata"]) == {"eventId", "inferenceTime"}
+    assert event["captureData"]["endpointInput"] == {
+        "observedContentType": "text/csv",
+        "mode": "INPUT",
+        "data": "3\n",
+        "encoding": "CSV",
+    }
+    assert event["captureData"]["endpointOutput"]["encoding"] == "BASE64"
 
 
 def test_an_endpoint_serves_again_after_a_restart_at_the_same_address(

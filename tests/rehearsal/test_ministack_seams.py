@@ -83,6 +83,20 @@ CALLED = {
         "_emit_execution_status_event(execution)",
         "_add_event(execution, event_type, details)",
     ],
+    "services.cloudwatch": [
+        "_evaluate_alarm(alarm)",
+        "_evict_old_metrics()",
+        "_dispatch_alarm_actions(alarm, old_state, new_state, reason)",
+        "_put_metric_alarm(params, cbor_data, is_cbor, is_json)",
+        "_describe_alarms_for_metric(params, cbor_data, is_cbor, is_json)",
+        "_evaluate_parent_alarms(child, seen)",
+        "_record_history(alarm_name, old_state, new_state, reason, alarm_type, reason_data)",
+        "_dims_key(dims)",
+        "_dims_from_list(dimensions)",
+        "_json_ok(data)",
+        "_error(code, message, status, use_json, use_cbor)",
+        "cloudformation_put_metric_alarm(alarm)",
+    ],
     "services.cloudformation.stacks": [
         "_runs_on_worker_thread(resource_type)",
         "_delete_stack_async(stack_name, stack_id, retain_resources, force)",
@@ -100,6 +114,7 @@ HELD = {
     "services.iam": ["_roles"],
     "services.sts": ["_sessions"],
     "services.sns": ["_topics"],
+    "services.cloudwatch": ["_alarms", "_metrics"],
     "services.cloudformation": ["_stacks"],
     "services.cloudformation.handlers": ["_ACTION_HANDLERS"],
     "services.cloudformation.provisioners": ["_RESOURCE_HANDLERS"],
@@ -213,9 +228,13 @@ def test_an_object_that_could_not_be_written_would_be_a_warning() -> None:
     assert 'logger.warning("Failed to persist S3 object' in inspect.getsource(_plain("services.s3")._persist_object)
 
 
-def test_alarms_do_not_look_at_dimensions() -> None:
-    """Not replaced yet: nothing may rely on alarms until they have an evaluator of their own."""
+def test_alarms_would_not_look_at_dimensions() -> None:
+    """`rehearsal/cloud/alarms.py` evaluates them instead."""
     assert "Dimensions" not in inspect.getsource(module("services.cloudwatch")._evaluate_alarm)
+
+
+def test_an_alarm_would_be_no_event() -> None:
+    assert "eventbridge" not in inspect.getsource(module("services.cloudwatch")._dispatch_alarm_actions)
 
 
 def _plain(name: str) -> Any:

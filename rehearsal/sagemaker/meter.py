@@ -1,0 +1,128 @@
+"""What endpoints' invocations measured, published to CloudWatch's AWS/SageMaker namespace once a minute of its time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from rehearsal.service import Cloud
+
+log = logging.getLogger("rehearsal")
+NAMESPACE = "AWS/SageMaker"
+PERIOD_SECONDS, LEAST_PERIOD_SECONDS = 60, 0.2
+VALUES = 150
+"""PutMetricData takes at most this many different values of one metric at once."""
+DIGITS = 3
+_MICROSECONDS = ("ModelLatency", "OverheadLatency")
+
+
+@dataclass(frozen=True)
+class Place:
+    """The fleet that answered: an endpoint's variant on one configuration."""
+
+    endpoint: str
+    variant: str
+    config: str
+    account: str
+    region: str
+
+    def dimensions(self) -> list[list[dict[str, str]]]:
+        """The variant's, whatever the fleet; and the fleet's own, by which a rollout tells new from old."""
+        variant = {"EndpointName": self.endpoint, "VariantName": self.variant}
+        return [
+            [{"Name": key, "Value": value} for key, value in each.items()]
+            for each in (variant, {**variant, "EndpointConfigName": self.config})
+        ]
+
+
+class Meter:
+    """Counts invocations as they end; safe to use from the router's thread."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._period = max(PERIOD_SECONDS / cloud.time_scale, LEAST_PERIOD_SECONDS)
+        self._lock = threading.Lock()
+        self._counts: dict[tuple[int, Place, str], Counter[float]] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="endpoint-metrics", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(10)
+
+    def invoked(self, place: Place, status: int, model: float, total: float, instances: int) -> None:
+        """One request ended: the HTTP status, the seconds the model and the whole took, the instances in service."""
+        values = {
+            "Invocations": 1.0,
+            "InvocationsPerInstance": 1 / max(1, instances),
+            "Invocation4XXErrors": float(400 <= status < 500),
+            "Invocation5XXErrors": float(status >= 500),
+            "InvocationModelErrors": float(not 200 <= status < 300),
+            "ModelLatency": _rounded(model * 1e6),
+            "OverheadLatency": _rounded(max(0.0, total - model) * 1e6),
+        }
+        slot = math.floor(time.time() / self._period)
+        with self._lock:
+            for name, value in values.items():
+                self._counts.setdefault((slot, place, name), Counter())[value] += 1
+
+    def failed(self, place: Place) -> None:
+        """An instance went away under a request, which another one then answered."""
+        slot = math.floor(time.time() / self._period)
+        with self._lock:
+            self._counts.setdefault((slot, place, "InvocationModelErrors"), Counter())[1.0] += 1
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._period - time.time() % self._period):
+            self._publish()
+
+    def _publish(self) -> None:
+        now = math.floor(time.time() / self._period)
+        with self._lock:
+            over = {key: self._counts.pop(key) for key in list(self._counts) if key[0] < now}
+        by_account: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for (slot, place, name), counts in over.items():
+            data = _data(name, counts, slot * self._period, place)
+            by_account.setdefault((place.account, place.region), []).extend(data)
+        for (account, region), data in by_account.items():
+            self._put(data, account, region)
+
+    def _put(self, data: list[dict[str, Any]], account: str, region: str) -> None:
+        try:
+            metrics = self._cloud.client("cloudwatch", account=account, region=region)
+            for first in range(0, len(data), 500):
+                metrics.put_metric_data(Namespace=NAMESPACE, MetricData=data[first : first + 500])
+        except Exception as error:
+            if not self._stopping.is_set():
+                log.error("metrics of endpoints could not be published: %s", error)
+
+
+def _data(name: str, counts: Counter[float], at: float, place: Place) -> list[dict[str, Any]]:
+    values = sorted(counts)
+    unit = "Microseconds" if name in _MICROSECONDS else "None"
+    return [
+        {
+            "MetricName": name,
+            "Dimensions": dimensions,
+            "Timestamp": at,
+            "Unit": unit,
+            "Values": values[first : first + VALUES],
+            "Counts": [float(counts[value]) for value in values[first : first + VALUES]],
+        }
+        for dimensions in place.dimensions()
+        for first in range(0, len(values), VALUES)
+    ]
+
+
+def _rounded(value: float) -> float:
+    """To DIGITS significant digits, so that a minute of many requests has few different values."""
+    return round(value, DIGITS - 1 - math.floor(math.log10(value))) if value > 0 else 0.0

@@ -1,0 +1,207 @@
+"""Canary rollouts in the whole rehearsal: shifted traffic, measured metrics, alarms, rollback, no request lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import httpx
+import pytest
+from botocore.exceptions import ClientError
+
+from rehearsal.server import Running
+from tests.rehearsal import serving
+from tests.rehearsal.conftest import make_role
+from tests.rehearsal.serving import DOUBLES, configure, packed, settled, until
+
+REQUESTS, RATE = 1200, 120
+SLOW = DOUBLES.replace("    return [model", "    time.sleep(0.05)\n    return [model")
+FAILS_SOME = DOUBLES.replace("data == [13]", "data[0] > 0")
+ALLOWED: list[dict[str, Any]] = [
+    {"Action": ["s3:GetObject", "logs:*", "ecr:*", "cloudwatch:DescribeAlarms"], "Resource": "*"}
+]
+
+
+@pytest.fixture(scope="module")
+def role(shared_cloud: Running) -> str:
+    return make_role(shared_cloud, "serving", "sagemaker.amazonaws.com", *ALLOWED)
+
+
+def live(cloud: Running, name: str) -> str:
+    """An endpoint of two instances in service; its address."""
+    configure(cloud, name, packed(), instances=2)
+    sagemaker = cloud.client("sagemaker")
+    made = sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)["EndpointArn"]
+    assert settled(cloud, name)["EndpointStatus"] == "InService"
+    tags = {tag["Key"]: tag["Value"] for tag in sagemaker.list_tags(ResourceArn=made)["Tags"]}
+    return tags["rehearsal:url"]
+
+
+def alarm(cloud: Running, name: str, endpoint: str, config: str, **settings: Any) -> None:
+    dimensions = {"EndpointName": endpoint, "VariantName": "AllTraffic", "EndpointConfigName": config}
+    cloud.client("cloudwatch").put_metric_alarm(
+        AlarmName=name,
+        Namespace="AWS/SageMaker",
+        Dimensions=[{"Name": key, "Value": value} for key, value in dimensions.items()],
+        **{
+            "Period": 60,
+            "EvaluationPeriods": 1,
+            "ComparisonOperator": "GreaterThanThreshold",
+            "TreatMissingData": "notBreaching",
+            **settings,
+        },
+    )
+
+
+def update(cloud: Running, endpoint: str, config: str, *alarms: str, bake_seconds: int = 180) -> None:
+    canary = {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}
+    routing = {**canary, "WaitIntervalInSeconds": bake_seconds}
+    cloud.client("sagemaker").update_endpoint(
+        EndpointName=endpoint,
+        EndpointConfigName=config,
+        DeploymentConfig={
+            "BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": routing},
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarms]},
+        },
+    )
+
+
+class Load:
+    """REQUESTS requests at RATE a second from four clients, whatever the answers are."""
+
+    def __init__(self, url: str) -> None:
+        self.answers: list[httpx.Response] = []
+        self._url = url
+        self._clients = [threading.Thread(target=self._send) for _ in range(4)]
+
+    def start(self) -> Load:
+        for client in self._clients:
+            client.start()
+        return self
+
+    def join(self) -> Counter[tuple[int, str]]:
+        for client in self._clients:
+            client.join()
+        return Counter((answer.status_code, answer.text) for answer in self.answers)
+
+    def _send(self) -> None:
+        began = time.monotonic()
+        with httpx.Client(timeout=30) as client:
+            for number in range(REQUESTS // 4):
+                time.sleep(max(0.0, began + number * 4 / RATE - time.monotonic()))
+                self.answers.append(client.post(f"{self._url}/invocations", json=[1]))
+
+
+def trickle(url: str, done: threading.Event) -> None:
+    while not done.is_set():
+        httpx.post(f"{url}/invocations", json=[1])
+        done.wait(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _served_as(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving, "ROLE", role)
+
+
+def test_a_canary_under_load_loses_no_request_and_reaches_all_traffic(shared_cloud: Running) -> None:
+    url = live(shared_cloud, "good")
+    configure(shared_cloud, "good-3", packed(3), instances=2)
+    alarm(
+        shared_cloud,
+        "good-errors",
+        "good",
+        "good-3",
+        MetricName="Invocation5XXErrors",
+        Statistic="Average",
+        Threshold=0.01,
+    )
+    load = Load(url).start()
+    update(shared_cloud, "good", "good-3", "good-errors")
+    after = settled(shared_cloud, "good")
+    counted = load.join()
+    assert (after["EndpointConfigName"], after.get("FailureReason")) == ("good-3", None)
+    assert counted.keys() <= {(200, "[2.0]"), (200, "[3.0]")}
+    assert counted.total() == REQUESTS
+    assert counted[200, "[3.0]"] > 0
+    assert httpx.post(f"{url}/invocations", json=[1]).text == "[3.0]"
+
+
+def test_a_slow_challenger_is_rolled_back_by_p99_and_no_request_is_lost(shared_cloud: Running) -> None:
+    url = live(shared_cloud, "slow")
+    configure(shared_cloud, "slow-2", packed(2, SLOW), instances=2)
+    settings = {"MetricName": "ModelLatency", "ExtendedStatistic": "p99", "Threshold": 45_000.0}
+    alarm(shared_cloud, "slow-p99", "slow", "slow-2", **settings)
+    load = Load(url).start()
+    update(shared_cloud, "slow", "slow-2", "slow-p99", bake_seconds=3600)
+    after = settled(shared_cloud, "slow")
+    counted = load.join()
+    assert after["EndpointConfigName"] == "slow"
+    assert "slow-p99 went to ALARM" in after["FailureReason"]
+    assert counted == {(200, "[2.0]"): REQUESTS}
+
+
+def test_a_challenger_that_fails_rows_is_rolled_back_and_only_its_own_fleet_is_blamed(shared_cloud: Running) -> None:
+    url = live(shared_cloud, "rows")
+    configure(shared_cloud, "rows-2", packed(2, FAILS_SOME), instances=2)
+    settings = {"MetricName": "Invocation5XXErrors", "Statistic": "Average", "Threshold": 0.5}
+    alarm(shared_cloud, "rows-new", "rows", "rows-2", **settings)
+    alarm(shared_cloud, "rows-old", "rows", "rows", **settings)
+    done = threading.Event()
+    client = threading.Thread(target=trickle, args=(url, done))
+    client.start()
+    update(shared_cloud, "rows", "rows-2", "rows-new", "rows-old", bake_seconds=3600)
+    after = settled(shared_cloud, "rows")
+    done.set()
+    client.join()
+    assert after["EndpointConfigName"] == "rows"
+    assert "the alarm rows-new went" in after["FailureReason"]
+    assert httpx.post(f"{url}/invocations", json=[1]).text == "[2.0]"
+    history = shared_cloud.client("cloudwatch").describe_alarm_history(
+        AlarmName="rows-old", HistoryItemType="StateUpdate"
+    )
+    assert not [item for item in history["AlarmHistoryItems"] if item["HistorySummary"].endswith("to ALARM")]
+
+
+def test_an_alarm_without_data_does_not_stop_a_rollout(shared_cloud: Running) -> None:
+    live(shared_cloud, "quiet")
+    configure(shared_cloud, "quiet-2", packed(3), instances=2)
+    settings = {"MetricName": "Invocation5XXErrors", "Statistic": "Average", "Threshold": 0.5}
+    alarm(shared_cloud, "quiet-errors", "quiet", "quiet-2", **settings)
+    update(shared_cloud, "quiet", "quiet-2", "quiet-errors", bake_seconds=60)
+    assert settled(shared_cloud, "quiet")["EndpointConfigName"] == "quiet-2"
+
+
+def test_the_execution_role_must_be_allowed_to_look_at_the_alarms(
+    shared_cloud: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blind = [{**ALLOWED[0], "Action": ["s3:GetObject", "logs:*", "ecr:*"]}]
+    monkeypatch.setattr(serving, "ROLE", make_role(shared_cloud, "blind", "sagemaker.amazonaws.com", *blind))
+    live(shared_cloud, "blind")
+    settings = {"MetricName": "Invocation5XXErrors", "Statistic": "Average", "Threshold": 0.5}
+    alarm(shared_cloud, "blind-errors", "blind", "blind", **settings)
+    with pytest.raises(ClientError, match="needs cloudwatch:DescribeAlarms"):
+        update(shared_cloud, "blind", "blind", "blind-errors")
+
+
+def test_an_alarm_that_can_not_be_evaluated_is_refused(shared_cloud: Running) -> None:
+    with pytest.raises(ClientError, match="tm99 is not rehearsed"):
+        alarm(shared_cloud, "odd", "x", "y", MetricName="ModelLatency", ExtendedStatistic="tm99", Threshold=1)
+
+
+def test_metrics_have_the_variants_dimensions_and_the_fleets(shared_cloud: Running) -> None:
+    url = live(shared_cloud, "measured")
+    for _ in range(5):
+        httpx.post(f"{url}/invocations", json=[1])
+
+    def dimensions() -> Any:
+        found = shared_cloud.client("cloudwatch").list_metrics(
+            Namespace="AWS/SageMaker",
+            MetricName="ModelLatency",
+            Dimensions=[{"Name": "EndpointName", "Value": "measured"}],
+        )["Metrics"]
+        return sorted(sorted(d["Name"] for d in metric["Dimensions"]) for metric in found)
+
+    until(dimensions)
+    assert dimensions() == [["EndpointConfigName", "EndpointName", "VariantName"], ["EndpointName", "VariantName"]]
