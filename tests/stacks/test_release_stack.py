@@ -150,13 +150,35 @@ def test_the_definition_passes_that_same_role(assembly: Assembly, stack: str, de
 def test_cloudformation_may_touch_only_this_endpoints_own_resources(
     assembly: Assembly, stack: str, environment: str
 ) -> None:
-    own = re.compile(rf":(model/FlightDelay{environment}Model-|endpoint-config/FlightDelay{environment}EndpointConfig-"
-                     rf"|endpoint/flight-delay-{environment.lower()})", re.IGNORECASE)  # fmt: skip
+    endpoint = f"flight-delay-{environment.lower()}"
+    own = re.compile(
+        rf":(model/FlightDelay{environment}Model-|endpoint-config/FlightDelay{environment}EndpointConfig-"
+        rf"|endpoint/{endpoint}|alarm:{endpoint}-|alarm:TargetTracking-endpoint/{endpoint}/variant/AllTraffic-"
+        rf"|dashboard/{endpoint})", re.IGNORECASE)  # fmt: skip
     for statement in policies.of(assembly, "RolesUpdate", stack):
-        if any(action.startswith("sagemaker:") for action in statement.actions):
+        services = {action.partition(":")[0] for action in statement.actions}
+        if services & {"sagemaker", "cloudwatch"}:
             assert all(own.search(resource) for resource in statement.resources), statement
+        elif services == {"application-autoscaling"}:
+            assert statement.conditions or all(":Describe" in action for action in statement.actions), statement
         else:
             assert all("*" not in resource for resource in statement.resources), statement
+
+
+def test_only_production_scales_and_only_the_number_of_instances_of_endpoints(assembly: Assembly) -> None:
+    assert granting(assembly, "FlightDelay-Release-Staging", "RolesUpdate",
+                    "application-autoscaling:RegisterScalableTarget") == []  # fmt: skip
+    (register,) = granting(assembly, "FlightDelay-Release-Production", "RolesUpdate",
+                           "application-autoscaling:RegisterScalableTarget")  # fmt: skip
+    assert register.conditions["StringEquals"] == {
+        "application-autoscaling:service-namespace": "sagemaker",
+        "application-autoscaling:scalable-dimension": "sagemaker:variant:DesiredInstanceCount"}  # fmt: skip
+
+
+def test_sagemaker_may_see_the_rollback_alarms_as_the_models_role(assembly: Assembly) -> None:
+    (see,) = granting(assembly, "FlightDelay-Release-Production", "RolesServing", "cloudwatch:DescribeAlarms")
+
+    assert all(":alarm:flight-delay-production-*" in resource for resource in see.resources)
 
 
 def test_cloudformation_may_name_what_the_serving_template_names(assembly: Assembly, environment: str) -> None:
@@ -186,7 +208,10 @@ def test_the_serving_role_reads_this_models_artefacts_and_nothing_else(assembly:
 
     assert len(read.resources) == 1
     assert "/training/flight-delay/*" in read.resources[0]
-    foreign = ("s3:Put", "s3:Delete", "sagemaker:", "iam:", "sts:")
+    written = [resource for found in granting(assembly, stack, "RolesServing", "s3:PutObject")
+               for resource in found.resources]  # fmt: skip
+    assert all("/capture/flight-delay/production/*" in resource for resource in written)
+    foreign = ("s3:Delete", "sagemaker:", "iam:", "sts:")
     assert not [action for action in granted if action.startswith(foreign)]
 
 
