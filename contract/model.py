@@ -37,11 +37,9 @@ def _scalar(value: object) -> bool | int | float | str:
 
 LONGEST_ROLLOUT_MINUTES = 6 * 60
 """SageMaker gives a rollout 8 hours, of which instances need some to start."""
-_INSTANCES = frozenset({"instance_type", "instances", "rollout", "scaling"})
 NOT_FOR = {
     "instance": frozenset({"serverless"}), "async": frozenset({"serverless"}),
-    "serverless": _INSTANCES | {"capture_percent"},
-    "none": _INSTANCES | {"alarms", "capture_percent", "serverless"},
+    "serverless": frozenset({"instance_type", "instances", "rollout", "scaling", "capture_percent"}),
 }  # fmt: skip
 """Keys of `serving` that a kind of endpoint has no use for (serverless: SageMaker neither shifts nor captures)."""
 
@@ -270,7 +268,7 @@ class Serving(Section):
     """The endpoint (staging: one instance)."""
 
     script: Script = "inference.py"
-    endpoint: Literal["instance", "serverless", "async", "none"] = "instance"
+    endpoint: Literal["instance", "serverless", "async"] = "instance"
     instance_type: InstanceType = "ml.m6i.large"
     instances: Instances = Instances()
     rollout: Rollout = Rollout()

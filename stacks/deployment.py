@@ -32,7 +32,7 @@ class Deployment:
 
     @property
     def kind(self) -> str:
-        """`instance`, `serverless`, `async`, or `none`: versions are approved but not served."""
+        """`instance`, `serverless` or `async`."""
         return self.model.serving.endpoint
 
     @property
