@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Assembly
+from tests.conftest import ROOT, Assembly
 from tests.stacks import policies
 from tests.stacks.policies import Statement
 
@@ -236,3 +236,35 @@ def test_cfn_lint_finds_nothing(assembly: Assembly) -> None:
                            capture_output=True, text=True, check=False)  # fmt: skip
 
     assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("kind", ["async", "serverless"])
+def test_the_reconciler_of_another_kind_of_endpoint_may_make_its_calls_and_no_others(kind: str) -> None:
+    import aws_cdk
+    from aws_cdk import assertions
+
+    from config import load_settings
+    from contract import load_models
+    from contract.model import Serving
+    from stacks.deployment import deployments
+    from stacks.foundation_stack import FoundationStack
+    from stacks.release_stack import ReleaseStack
+
+    settings = load_settings()
+    model = load_models(ROOT, settings.guardrails)[0].model_copy(
+        update={"serving": Serving.model_validate({"endpoint": kind})}
+    )
+    app = aws_cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
+    foundation = FoundationStack(app, "Foundation", settings=settings)
+    stack = ReleaseStack(app, "R", settings=settings, deployment=deployments(model)[1], foundation=foundation)
+    resources = assertions.Template.from_stack(stack).to_json()["Resources"]
+
+    (machine,) = [found for found in resources.values() if found["Type"] == "AWS::StepFunctions::StateMachine"]
+    states = json.loads(machine["Properties"]["DefinitionString"])["States"].values()
+    (role,) = [found for name, found in resources.items()
+               if found["Type"] == "AWS::IAM::Role" and name.startswith("RolesReconciler")]  # fmt: skip
+    statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    granted = {action for statement in statements
+               for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+               if not action.startswith((*NOT_CALLS, "s3:ListBucket"))}  # fmt: skip
+    assert granted == {_iam_action(state["Resource"]) for state in states if state["Type"] == "Task"}
