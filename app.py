@@ -36,7 +36,7 @@ def main() -> None:
                 deployment.serving_stack,
                 deployment=deployment,
                 limits=settings.guardrails.serving,
-                key=foundation.key,
+                foundation=foundation,
                 execution_role=release.roles.serving,
                 env=env,
             )

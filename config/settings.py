@@ -95,6 +95,12 @@ class Guardrails(Section):
     bundle: BundleLimits
 
 
+class DataCapture(Section):
+    """Requests and answers of production that are kept for monitoring; each model says how many percent."""
+
+    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+
 class Notifications(Section):
     """Who is told about failures and waiting approvals."""
 
@@ -108,6 +114,7 @@ class Settings(Section):
     environments: Environments = Environments()
     guardrails: Guardrails
     log_retention_days: RetentionDays = 90
+    data_capture: DataCapture = DataCapture()
     destroy_data: bool = False
     notifications: Notifications = Notifications()
 

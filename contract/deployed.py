@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from config.document import shown
+from config.settings import Section
 from contract.model import Model
 
-Deployed = dict[str, bool | int | str | list[str] | None]
+Deployed = dict[str, bool | int | float | str | list[str] | None]
 
 
 def deployed(model: Model) -> Deployed:
@@ -19,11 +20,20 @@ def deployed(model: Model) -> Deployed:
         "retraining.on_new_data": model.retraining.on_new_data,
         "retraining.on_drift": model.retraining.on_drift,
         "retraining.cool_down_hours": model.retraining.cool_down_hours,
+        "serving.endpoint": model.serving.endpoint,
         "serving.rollout.type": model.serving.rollout.type,
         "serving.rollout.percent": model.serving.rollout.percent,
         "serving.rollout.bake_minutes": model.serving.rollout.bake_minutes,
+        **_section("serving.alarms", model.serving.alarms),
+        **_section("serving.scaling", model.serving.scaling),
+        **_section("serving.serverless", model.serving.serverless),
+        "serving.capture_percent": model.serving.capture_percent,
         "watch": list(model.watch),
     }
+
+
+def _section(key: str, section: Section) -> Deployed:
+    return {f"{key}.{name}": value for name, value in section.model_dump().items()}
 
 
 def differences(model: Model, before: Mapping[str, object]) -> list[tuple[str, str]]:

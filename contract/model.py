@@ -35,6 +35,15 @@ def _scalar(value: object) -> bool | int | float | str:
     return value
 
 
+LONGEST_ROLLOUT_MINUTES = 6 * 60
+"""SageMaker gives a rollout 8 hours, of which instances need some to start."""
+NOT_FOR = {
+    "instance": frozenset({"serverless"}), "async": frozenset({"serverless"}),
+    "serverless": frozenset({"instance_type", "instances", "rollout", "scaling", "capture_percent"}),
+}  # fmt: skip
+"""Keys of `serving` that a kind of endpoint has no use for (serverless: SageMaker neither shifts nor captures)."""
+
+
 Scalar = Annotated[bool | int | float | str, PlainValidator(_scalar)]
 
 
@@ -206,22 +215,67 @@ class Rollout(Section):
     def gradual(self) -> bool:
         return self.type != "all_at_once"
 
+    @property
+    def bakes(self) -> int:
+        """How often the new fleet is watched for `bake_minutes`: after every step, the last one included."""
+        return {"all_at_once": 1, "canary": 2, "linear": math.ceil(100 / self.percent)}[self.type]
+
+    @property
+    def minutes(self) -> int:
+        """How long a rollout watches in all."""
+        return self.bakes * self.bake_minutes
+
     @model_validator(mode="after")
     def _steps(self) -> Rollout:
         if not self.gradual and "percent" in self.model_fields_set:
             raise ValueError("found percent with all_at_once; allowed: percent with canary or linear")
         if self.type == "linear" and self.percent < 10:
             raise ValueError(f"found linear steps of {self.percent} percent; allowed: 10 to 50")
+        if self.minutes > LONGEST_ROLLOUT_MINUTES:
+            raise ValueError(f"found {self.bakes} steps of {self.bake_minutes} minutes; "
+                             f"allowed: at most {LONGEST_ROLLOUT_MINUTES} minutes in all")  # fmt: skip
         return self
+
+
+Percent = Annotated[float, Field(gt=0, le=100)]
+
+
+class Alarms(Section):
+    """What rolls a new fleet back while it bakes, and is told about ever after."""
+
+    errors_5xx_percent: Percent = 1.0
+    errors_4xx_percent: Percent = 10.0
+    invocation_errors_percent: Percent = 10.0
+    p99_latency_ms: Annotated[float, Field(gt=0, le=60_000)] = 1000.0
+
+
+class Scaling(Section):
+    """When production grows and shrinks between `instances.minimum` and `instances.maximum`."""
+
+    invocations_per_minute: Annotated[int, Field(ge=1)] = 1000
+    grow_after_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
+    shrink_after_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
+
+
+class Serverless(Section):
+    """The size of a serverless endpoint."""
+
+    memory_mb: Literal[1024, 2048, 3072, 4096, 5120, 6144] = 2048
+    maximum_concurrency: Annotated[int, Field(ge=1, le=200)] = 5
 
 
 class Serving(Section):
     """The endpoint (staging: one instance)."""
 
     script: Script = "inference.py"
+    endpoint: Literal["instance", "serverless", "async"] = "instance"
     instance_type: InstanceType = "ml.m6i.large"
     instances: Instances = Instances()
     rollout: Rollout = Rollout()
+    alarms: Alarms = Alarms()
+    scaling: Scaling = Scaling()
+    serverless: Serverless = Serverless()
+    capture_percent: Annotated[int, Field(ge=0, le=100)] = 20
 
     @model_validator(mode="after")
     def _gradual_needs_two(self) -> Serving:
@@ -230,6 +284,14 @@ class Serving(Section):
                 f"found a {self.rollout.type} rollout with instances.minimum {self.instances.minimum}; "
                 "allowed: at least 2, so that at most half of the fleet changes in the first step"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_endpoint(self) -> Serving:
+        foreign = sorted(self.model_fields_set & NOT_FOR[self.endpoint])
+        if foreign:
+            raise ValueError(f"found {', '.join(foreign)} with endpoint: {self.endpoint}, which knows no such thing; "
+                             f"allowed: leave {'it' if len(foreign) == 1 else 'them'} out")  # fmt: skip
         return self
 
 

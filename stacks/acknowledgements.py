@@ -53,7 +53,17 @@ TABLE = (
              "ecr:GetAuthorizationToken and cloudwatch:PutMetricData (bound to its namespace) know no resources"),
     Accepted(r".*-Training/RetrainRole/.*", _resource(r"\*"),
              "log delivery and X-Ray know no resources"),
-    Accepted(r".*-Release-.*/Roles/.*", _resource(r"[^*]*/(training|bundles)/[a-z0-9-]+/\*"), BELOW_A_PREFIX),
+    Accepted(r".*-Release-.*/Roles/.*", _resource(r"[^*]*/(training|bundles|evaluation)/[a-z0-9-]+/\*"),
+             BELOW_A_PREFIX),
+    Accepted(r".*-Release-.*/Roles/Serving/.*", _resource(r"[^*]*/capture/[a-z0-9-]+/[a-z]+/\*"), BELOW_A_PREFIX),
+    Accepted(r".*-Release-.*/Roles/(Serving|Update)/.*", _resource(r"[^*]*:alarm:[a-z0-9-]+-\*"),
+             "alarms are named after endpoint and fleet; the prefix is this endpoint's own"),
+    Accepted(r".*-Release-.*/Roles/Update/.*", _resource(r"[^*]*:alarm:TargetTracking-endpoint/[A-Za-z0-9/-]+-\*"),
+             "autoscaling names its alarms; the prefix is this endpoint's own"),
+    Accepted(r".*-Release-.*/Roles/Update/.*", _resource(r"[^*]*:scalable-target/\*"),
+             "Application Auto Scaling makes up the id; conditions bind it to instance counts of endpoints"),
+    Accepted(r".*-Release-.*/Roles/Update/.*", _resource(r"\*"),
+             "describing scalable targets and policies knows no resources"),
     Accepted(r".*-Release-.*/Roles/.*", _resource(r"[^*]*:(model|endpoint-config)/[A-Za-z0-9]+-\*"),
              "CloudFormation names models and endpoint configs; the prefix is this endpoint's own"),
     Accepted(r".*-Release-.*/Roles/Reconciler/.*", _resource(r"[^*]*:model-package/[a-z0-9-]+/\*"), BELOW_A_PREFIX),
@@ -64,7 +74,8 @@ TABLE = (
              "SageMaker names the streams of the endpoint's own log group"),
     Accepted(r".*-Release-.*/Roles/Serving/.*", _resource(r"\*"),
              "ecr:GetAuthorizationToken and cloudwatch:PutMetricData (bound to its namespace) know no resources"),
-    Accepted(r".*-Release-.*/Roles/Reconciler/.*", _resource(r"\*"), "log delivery and X-Ray know no resources"),
+    Accepted(r".*-Release-.*/Roles/Reconciler/.*", _resource(r"\*"),
+             "log delivery, X-Ray and listing models and endpoint configs know no resources"),
 )  # fmt: skip
 
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from contract import Model
+from contract.model import Rollout
 
 STAGING_INSTANCES = 1
+STAGING_ROLLOUT = Rollout(type="all_at_once", bake_minutes=0)
+INSTANCE_KINDS = ("instance", "async")
+"""The kinds of endpoint that run on instances, which SageMaker shifts traffic between."""
+ON, OFF, PAUSED = "on", "off", "paused"
+"""Autoscaling; off when the smallest number of instances is the largest."""
 PENDING, APPROVED = "PendingManualApproval", "Approved"
 
 
@@ -19,6 +25,46 @@ class Deployment:
     approves: bool = False
     fixed_instances: int | None = None
     """Instances whatever the model asks for; None takes what travels with the version."""
+    rollout: Rollout | None = None
+    """How traffic moves, where it differs from what the model asks for."""
+    guarded: bool = True
+    """Whether alarms, autoscaling and data capture go with the endpoint."""
+
+    @property
+    def kind(self) -> str:
+        """`instance`, `serverless` or `async`."""
+        return self.model.serving.endpoint
+
+    @property
+    def on_instances(self) -> bool:
+        return self.kind in INSTANCE_KINDS
+
+    @property
+    def traffic(self) -> Rollout:
+        """How traffic moves to a new version."""
+        return self.rollout or self.model.serving.rollout
+
+    @property
+    def scales(self) -> bool:
+        """Whether the number of instances follows the load; an asynchronous endpoint's is a queue, see decisions."""
+        return self.guarded and self.kind == "instance" and not self.fixed_instances
+
+    @property
+    def samples(self) -> bool:
+        """Whether there is a time to bake in which sample requests prove something."""
+        return self.on_instances and self.traffic.minutes > 0
+
+    @property
+    def captures(self) -> bool:
+        """Whether requests and answers are kept; a serverless endpoint can't."""
+        return self.guarded and self.on_instances and self.model.serving.capture_percent > 0
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """What the serving stack is told about a version."""
+        version = ("Image", "ModelDataUrl", "ModelPackageArn")
+        size = ("InstanceType", "MinimumInstances") if self.on_instances else ()
+        return (*version, *size, *(("MaximumInstances", "Autoscaling") if self.scales else ()))
 
     @property
     def title(self) -> str:
@@ -33,6 +79,11 @@ class Deployment:
     def endpoint(self) -> str:
         """Fixed, since clients know the endpoint by it."""
         return f"{self.model.slug}-{self.environment}"
+
+    @property
+    def place(self) -> str:
+        """Its folder below the prefixes of the data bucket that endpoints write to."""
+        return f"{self.model.slug}/{self.environment}"
 
     @property
     def serving_stack(self) -> str:
@@ -54,5 +105,6 @@ class Deployment:
 
 def deployments(model: Model) -> tuple[Deployment, Deployment]:
     """Staging tries a version on one instance and approves it; production takes approved ones only."""
-    staging = Deployment(model=model, environment="staging", approves=True, fixed_instances=STAGING_INSTANCES)
+    staging = Deployment(model=model, environment="staging", approves=True, fixed_instances=STAGING_INSTANCES,
+                         rollout=STAGING_ROLLOUT, guarded=False)  # fmt: skip
     return staging, Deployment(model=model, environment="production")

@@ -20,6 +20,10 @@ ACCESS_LOG_DAYS = 365
 PIPELINE_STORE_DAYS = 30
 """Sources and Verify's output are read within one execution; a bundle has its own place among the artifacts."""
 UNFINISHED_UPLOAD_DAYS = 7
+CAPTURE = "capture/"
+"""Where endpoints keep sampled requests and answers, in the data bucket: `capture/<model's slug>/<environment>/`."""
+ANSWERS = "async/"
+"""Where asynchronous endpoints answer, likewise."""
 SERVICES_THAT_NOTIFY = ("events", "cloudwatch")
 
 
@@ -31,7 +35,7 @@ class FoundationStack(Stack):
         self.removal = self._removal(settings)
         self.key = self._key(settings)
         self.access_logs = self._access_logs()
-        self.data = self._bucket("Data", notify=True)
+        self.data = self._bucket("Data", *_captured(settings), notify=True)
         self.artifacts = self._bucket("Artifacts")
         self.pipeline_store = self._bucket("PipelineStore", expires=PIPELINE_STORE_DAYS)
         self.notifications = self._notifications(settings)
@@ -75,13 +79,13 @@ class FoundationStack(Stack):
                          object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
                          lifecycle_rules=[_lifecycle(ACCESS_LOG_DAYS)], removal_policy=self.removal)  # fmt: skip
 
-    def _bucket(self, id: str, *, notify: bool = False, expires: int | None = None) -> s3.Bucket:
+    def _bucket(self, id: str, *rules: s3.LifecycleRule, notify: bool = False, expires: int | None = None) -> s3.Bucket:
         bucket = s3.Bucket(self, id, encryption=s3.BucketEncryption.KMS, encryption_key=self.key,
                            bucket_key_enabled=True, versioned=True, enforce_ssl=True,
                            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
                            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
                            server_access_logs_bucket=self.access_logs, server_access_logs_prefix=f"{id}/",
-                           lifecycle_rules=[_lifecycle(expires)], removal_policy=self.removal)  # fmt: skip
+                           lifecycle_rules=[_lifecycle(expires), *rules], removal_policy=self.removal)  # fmt: skip
         if notify:
             _notify_event_bus(bucket)
         return bucket
@@ -106,6 +110,13 @@ def _lifecycle(expires: int | None) -> s3.LifecycleRule:
         expiration=Duration.days(expires) if expires else None,
         noncurrent_version_expiration=Duration.days(min(expires or OLD_VERSIONS_DAYS, OLD_VERSIONS_DAYS)),
         abort_incomplete_multipart_upload_after=Duration.days(UNFINISHED_UPLOAD_DAYS))  # fmt: skip
+
+
+def _captured(settings: Settings) -> list[s3.LifecycleRule]:
+    """What endpoints write is kept for a while only; raw data and features stay."""
+    days, once = Duration.days(settings.data_capture.retention_days), Duration.days(1)
+    return [s3.LifecycleRule(prefix=prefix, expiration=days, noncurrent_version_expiration=once)
+            for prefix in (CAPTURE, ANSWERS)]  # fmt: skip
 
 
 def _notify_event_bus(bucket: s3.Bucket) -> None:

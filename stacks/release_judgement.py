@@ -1,7 +1,7 @@
 """The reconciler's judgement: smoke test, then approval; or rejection, and the previous version again.
 
 A version that fails is rejected first of all, so that no other execution tries it again, and then the stack is put
-back. Models and endpoint configs that nothing references any more are left behind: nothing collects them yet.
+back.
 """
 
 from __future__ import annotations
@@ -9,15 +9,20 @@ from __future__ import annotations
 from typing import Any
 
 from stacks.deployment import APPROVED, PENDING, Deployment
+from stacks.release_sample import sample
 from stacks.release_steps import (
     AT_REST,
     CARRIES,
     DONE,
     IN_PROGRESS,
     REJECT,
+    SAMPLE,
+    SETTLE,
     SMOKE_TEST,
     TELL_FAILED,
     TELL_STOPPED,
+    TESTED_TAG,
+    TOLD_TAG,
     TRIED_HERE,
     UPDATE,
     WAIT,
@@ -35,11 +40,9 @@ from stacks.states import State, expression
 
 LONGEST_REASON = 1000
 """SageMaker takes 1,024 characters and no line breaks in an approval description."""
-OTHERS_FAULT = "/AccessDenied|not authorized|Throttl|ServiceUnavailable|SdkClient/"
-SAMPLE = "$wanted.facts.sample_request"
 AUTOMATIC = "$wanted.facts.approval = 'automatic'"
 ONCE_MORE = "Describe the version once more"
-FAULT = "Is it the version's fault?"
+TESTED = "Remember that it was tried"
 STILL_THERE = "Does it still carry the failed version?"
 
 
@@ -50,30 +53,14 @@ def judgement(deployment: Deployment) -> dict[str, State]:
 
 
 def _smoke_test(deployment: Deployment) -> dict[str, State]:
-    unfinished = f"{TRIED_HERE} or ($wanted.status = '{PENDING}' and {AUTOMATIC})"
-    content_type = f"$contains({SAMPLE}, /[.]csv$/) ? 'text/csv' : 'application/json'"
-    path = f"$substringAfter({SAMPLE}, 's3://')"
-    place = {"Bucket": expression(f"$substringBefore({path}, '/')"), "Key": expression(f"$substringAfter({path}, '/')")}
-    request = {"EndpointName": deployment.endpoint, "Body": expression("$sample"), "Accept": "application/json",
-               "ContentType": expression(content_type)}  # fmt: skip
+    untried = f"{TRIED_HERE} or $tested != $wanted.arn"
+    due = f"{untried} or ($wanted.status = '{PENDING}' and {AUTOMATIC})" if deployment.approves else untried
+    tags = [{"Key": TESTED_TAG, "Value": expression("$wanted.arn")}, {"Key": TOLD_TAG, "Value": "none"}]
     return {
-        SMOKE_TEST: choice(
-            when(unfinished if deployment.approves else TRIED_HERE, "Is there a sample request?"), otherwise(DONE)),
-        "Is there a sample request?": choice(
-            when(f"$contains({SAMPLE}, /^s3:..[^\\/]+\\/./)", "Read the sample request"),
-            otherwise(REJECT, reason="It has no sample request (metadata sample_request) to be tried with.")),
-        "Read the sample request": call(
-            "s3:getObject", place, "Send the sample request", assign={"sample": expression("$states.result.Body")},
-            catch=FAULT),
-        "Send the sample request": call(
-            "sagemakerruntime:invokeEndpoint", request, "Is there an answer?",
-            assign={"answer": expression("$string($states.result.Body)")}, catch=FAULT),
-        "Is there an answer?": choice(
-            when("$trim($answer) = ''", REJECT, reason="The smoke test failed: the answer is empty."),
-            otherwise(ONCE_MORE if deployment.approves else DONE)),
-        FAULT: choice(
-            when(f"$contains($problem, {OTHERS_FAULT})", TELL_STOPPED),
-            otherwise(REJECT, reason=expression("'The smoke test failed: ' & $problem"))),
+        SMOKE_TEST: choice(when(due, SAMPLE, sampling="a smoke test"), otherwise(SETTLE)),
+        **sample(deployment, ONCE_MORE if deployment.approves else TESTED),
+        # Last, so that an execution that is lost before has its test and its question repeated.
+        TESTED: call("sagemaker:addTags", {"ResourceArn": expression("$endpoint.arn"), "Tags": tags}, SETTLE),
     }  # fmt: skip
 
 
@@ -86,24 +73,32 @@ def _approve(deployment: Deployment) -> dict[str, State]:
         ONCE_MORE: call("sagemaker:describeModelPackage", {"ModelPackageName": expression("$wanted.arn")},
                         "Is an approval due?", assign={"status": expression("$states.result.ModelApprovalStatus")}),
         "Is an approval due?": choice(
-            when(f"$status = '{APPROVED}'", DONE),
+            when(f"$status = '{APPROVED}'", TESTED),
             when(f"$status != '{PENDING}'", WAIT),
             when(AUTOMATIC, "Approve the version"),
             otherwise("Ask people for approval")),
-        "Approve the version": call("sagemaker:updateModelPackage", approval, DONE),
+        "Approve the version": call("sagemaker:updateModelPackage", approval, TESTED),
         "Ask people for approval": notify(
             f"'{deployment.model.name}: version ' & $wanted.version & ' waits for approval'",
-            _question(deployment), DONE),
+            _question(deployment), TESTED),
     }  # fmt: skip
 
 
 def _question(deployment: Deployment) -> str:
-    command = "aws sagemaker update-model-package --model-package-arn ' & $wanted.arn & ' --model-approval-status"
-    return f"""'Version ' & $wanted.version & ' of {deployment.model.name} runs in {deployment.environment}'
+    model, command = deployment.model.name, "aws sagemaker update-model-package --model-package-arn"
+    sent = (f"aws sagemaker-runtime invoke-endpoint --endpoint-name {deployment.endpoint} --content-type text/csv "
+            "--body fileb://rows.csv answer.json")  # fmt: skip
+    return f"""'Version ' & $wanted.version & ' of {model} runs in {deployment.environment}'
         & ' (endpoint {deployment.endpoint}) and has answered its sample request.'
         & '\\n' & $wanted.facts.metric & ': ' & $wanted.facts.challenger & ', champion: ' & $wanted.facts.champion
+        & '\\nMetrics and plots: aws s3 cp --recursive ' & $wanted.facts.evaluation & ' evaluation/'
+        & '\\nTry it: {sent}'
+        & '\\n        ./pushline invoke {model} --environment {deployment.environment}'
         & '\\nCommit: ' & $wanted.facts.commit & '\\nLineage: ' & $wanted.facts.lineage
-        & '\\n\\nApprove: {command} Approved' & '\\nReject: {command} Rejected'"""
+        & '\\n\\nApprove: ./pushline approve {model} ' & $wanted.version
+        & '\\n     AWS: {command} ' & $wanted.arn & ' --model-approval-status Approved'
+        & '\\nReject:  ./pushline reject {model} ' & $wanted.version
+        & '\\n     AWS: {command} ' & $wanted.arn & ' --model-approval-status Rejected'"""
 
 
 def _reject_and_put_back(deployment: Deployment) -> dict[str, State]:

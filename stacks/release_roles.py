@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from aws_cdk import Stack
+from aws_cdk import Aws, Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from config.settings import ServingLimits
 from stacks.deployment import APPROVED, Deployment
-from stacks.foundation_stack import FoundationStack
+from stacks.foundation_stack import ANSWERS, CAPTURE, FoundationStack
 from stacks.images import FrameworkImage
 from stacks.instance_types import has_local_storage
 from stacks.permissions import (
@@ -23,7 +23,10 @@ from stacks.permissions import (
     read_objects,
     service_role,
     use_key,
+    write_objects,
 )
+from stacks.serving_scaling import DIMENSION, resource_id
+from stacks.serving_stack import VARIANT
 from stacks.training_roles import deliver_logs, trace
 
 REJECTED = "Rejected"
@@ -48,16 +51,31 @@ class ReleaseRoles(Construct):
         namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
         return [
             read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
-            use_key(key), *image.pull,
+            use_key(key), *image.pull, *self._keep_traffic(), *self._see_alarms(),
             allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
             allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:*"),
             allow("cloudwatch:PutMetricData", on="*", when=namespace),
         ]  # fmt: skip
 
+    def _keep_traffic(self) -> Iterable[iam.PolicyStatement]:
+        """Captured requests and answers; for an asynchronous endpoint its requests and answers."""
+        data, place = self._foundation.data, self._deployment.place
+        if self._deployment.captures:
+            yield write_objects(data, f"{CAPTURE}{place}/*")
+        if self._deployment.kind == "async":
+            yield write_objects(data, f"{ANSWERS}{place}/*")
+            yield read_objects(self._foundation.artifacts, f"bundles/{self._deployment.model.slug}/*")
+
+    def _see_alarms(self) -> Iterable[iam.PolicyStatement]:
+        """SageMaker asks for the alarms of a rollout as the model's role."""
+        if self._deployment.guarded and self._deployment.on_instances:
+            yield allow("cloudwatch:DescribeAlarms", on=self._alarms)
+
     def _update(self) -> Iterable[iam.PolicyStatement]:
         """What CloudFormation may do when the reconciler updates the serving stack, and nothing else."""
         endpoint, models, configs = self._endpoint, self._named("model"), self._named("endpoint-config")
-        yield allow("sagemaker:CreateModel", on=models, when={"Bool": {"sagemaker:NetworkIsolation": "true"}})
+        isolated = {} if self._deployment.kind == "serverless" else {"Bool": {"sagemaker:NetworkIsolation": "true"}}
+        yield allow("sagemaker:CreateModel", on=models, when=isolated)
         yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=models)
         yield from self._create_endpoint_config(configs)
         yield allow("sagemaker:DescribeEndpointConfig", "sagemaker:DeleteEndpointConfig", on=configs)
@@ -69,9 +87,45 @@ class ReleaseRoles(Construct):
         yield use_key(self._foundation.key)
         yield lend_key(self._foundation.key)
         yield allow("kms:DescribeKey", on=self._foundation.key.key_arn)
+        if self._deployment.guarded:
+            yield from self._update_alarms()
+        if self._deployment.scales:
+            yield from self._update_scaling()
+
+    def _update_alarms(self) -> Iterable[iam.PolicyStatement]:
+        yield allow("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms",
+                    "cloudwatch:TagResource", "cloudwatch:UntagResource", "cloudwatch:ListTagsForResource",
+                    on=self._alarms)  # fmt: skip
+        page = f"arn:{Aws.PARTITION}:cloudwatch::{Aws.ACCOUNT_ID}:dashboard/{self._deployment.endpoint}"
+        yield allow("cloudwatch:PutDashboard", "cloudwatch:GetDashboard", "cloudwatch:DeleteDashboards", on=page)
+
+    def _update_scaling(self) -> Iterable[iam.PolicyStatement]:
+        """Application Auto Scaling makes up the ids of scalable targets; its condition keys bind what they scale."""
+        variants = {"StringEquals": {"application-autoscaling:service-namespace": "sagemaker",
+                                     "application-autoscaling:scalable-dimension": DIMENSION}}  # fmt: skip
+        yield allow("application-autoscaling:RegisterScalableTarget",
+                    "application-autoscaling:DeregisterScalableTarget", "application-autoscaling:PutScalingPolicy",
+                    "application-autoscaling:DeleteScalingPolicy",
+                    on=arn(self, "application-autoscaling", "scalable-target/*"), when=variants)  # fmt: skip
+        yield allow("application-autoscaling:DescribeScalableTargets",
+                    "application-autoscaling:DescribeScalingPolicies", on="*")  # fmt: skip
+        yield allow("sagemaker:UpdateEndpointWeightsAndCapacities", on=self._endpoint)
+        tracking = f"alarm:TargetTracking-{resource_id(self._deployment.endpoint, VARIANT)}-*"
+        yield allow("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms",
+                    on=arn(self, "cloudwatch", tracking))  # fmt: skip
+        service = "sagemaker.application-autoscaling.amazonaws.com"
+        role = f"role/aws-service-role/{service}/AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
+        yield allow("iam:CreateServiceLinkedRole", on=f"arn:{Aws.PARTITION}:iam::{Aws.ACCOUNT_ID}:{role}",
+                    when={"StringEquals": {"iam:AWSServiceName": service}})  # fmt: skip
 
     def _create_endpoint_config(self, configs: list[str]) -> Iterable[iam.PolicyStatement]:
         """Allowed instance types only; those with a disk of their own take no volume key."""
+        if self._deployment.kind == "serverless":
+            size = self._deployment.model.serving.serverless
+            yield allow("sagemaker:CreateEndpointConfig", on=configs, when={"NumericLessThanEquals": {
+                "sagemaker:ServerlessMemorySize": str(size.memory_mb),
+                "sagemaker:ServerlessMaxConcurrency": str(size.maximum_concurrency)}})  # fmt: skip
+            return
         keyless = [name for name in self._limits.instance_types if has_local_storage(name)]
         keyed = [name for name in self._limits.instance_types if name not in keyless]
         volume = {"StringEquals": {"sagemaker:VolumeKmsKeyArn": self._foundation.key.key_arn}}
@@ -85,13 +139,25 @@ class ReleaseRoles(Construct):
         yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
         yield allow("sagemaker:UpdateModelPackage", on=versions,
                     when={"StringEquals": {"sagemaker:ModelApprovalStatus": decisions}})  # fmt: skip
-        yield allow("sagemaker:DescribeEndpoint", "sagemaker:InvokeEndpoint", on=self._endpoint)
-        yield allow("sagemaker:DescribeEndpointConfig", on=self._named("endpoint-config"))
-        yield allow("sagemaker:DescribeModel", on=self._named("model"))
+        invoke = "sagemaker:InvokeEndpointAsync" if self._deployment.kind == "async" else "sagemaker:InvokeEndpoint"
+        yield allow("sagemaker:DescribeEndpoint", "sagemaker:ListTags", "sagemaker:AddTags", invoke, on=self._endpoint)
+        yield allow("sagemaker:DescribeEndpointConfig", "sagemaker:DeleteEndpointConfig",
+                    on=self._named("endpoint-config"))  # fmt: skip
+        yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=self._named("model"))
+        yield allow("sagemaker:ListEndpointConfigs", "sagemaker:ListModels", on="*")
         yield from self._update_serving_stack()
-        yield read_objects(self._foundation.artifacts, f"bundles/{self._deployment.model.slug}/*")
+        yield from self._compare_answers()
         yield allow("sns:Publish", on=self._foundation.notifications.topic_arn)
         yield from (use_key(self._foundation.key), deliver_logs(), trace())
+
+    def _compare_answers(self) -> Iterable[iam.PolicyStatement]:
+        """Read the sample request, the answer recorded at evaluation, and what an asynchronous endpoint answers."""
+        slug = self._deployment.model.slug
+        yield read_objects(self._foundation.artifacts, f"bundles/{slug}/*", f"evaluation/{slug}/*")
+        if self._deployment.kind == "async":
+            answers = f"{ANSWERS}{self._deployment.place}/answers/*"
+            # Without the listing, "not yet" would be "access denied".
+            yield from (read_objects(self._foundation.data, answers), list_objects(self._foundation.data, answers))
 
     def _update_serving_stack(self) -> Iterable[iam.PolicyStatement]:
         """Update that one stack, and only as the narrow role: otherwise this permission would be everybody's."""
@@ -100,6 +166,11 @@ class ReleaseRoles(Construct):
         yield allow("cloudformation:UpdateStack", on=stack,
                     when={"StringEquals": {"cloudformation:RoleArn": self.update.role_arn}})  # fmt: skip
         yield pass_role(self.update, "cloudformation")
+
+    @property
+    def _alarms(self) -> str:
+        """Their names begin with the endpoint's."""
+        return arn(self, "cloudwatch", f"alarm:{self._deployment.endpoint}-*")
 
     @property
     def _endpoint(self) -> str:

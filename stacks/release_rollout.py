@@ -1,22 +1,29 @@
 """The reconciler's rollout: update the serving stack, wait, and read back what the endpoint really runs.
 
-One update at a time serves three purposes: `release` a version, `put back` the previous one, and `clear` the stack
-when somebody deleted its endpoint, so that CloudFormation makes a new one.
+One update at a time serves five purposes: `release` a version, `put back` the previous one, `clear` the stack when
+somebody deleted its endpoint, so that CloudFormation makes a new one, and `pause` and `resume` autoscaling, since
+SageMaker changes no instance type under it.
 """
 
 from __future__ import annotations
 
-from stacks.deployment import Deployment
+from stacks.deployment import ON, PAUSED, Deployment
+from stacks.release_sample import SEND, ask
 from stacks.release_steps import (
     CARRIES,
     DESCRIBE_ENDPOINT,
+    DOUBTS,
     IN_PROGRESS,
     LOOK,
+    POLL_SECONDS,
     PREPARE,
     REJECT,
+    SAMPLE,
+    SETTLE,
     SMOKE_TEST,
     TELL_FAILED,
     TELL_STOPPED,
+    TESTED_TAG,
     TRIED_HERE,
     UPDATE,
     WAIT,
@@ -25,17 +32,21 @@ from stacks.release_steps import (
     describe_stack,
     otherwise,
     remember,
+    tag_of,
     wait,
     when,
 )
 from stacks.serving_stack import PACKAGE_VARIABLE
 from stacks.states import State, expression
 
-PARAMETERS = ("Image", "ModelDataUrl", "ModelPackageArn", "InstanceType", "MinimumInstances", "MaximumInstances")
-READ_BACK = PARAMETERS[:3]
-DOUBTS = 4
-"""How often to look again at an endpoint that is not what its stack says, before people are told."""
+READ_BACK = ("Image", "ModelDataUrl", "ModelPackageArn")
+SHORTEST_SAMPLE_SECONDS, MOST_SAMPLES = 5, 1000
+"""While a new fleet bakes it gets a sample request every few seconds; a history holds 25,000 events."""
+WAIT_FOR_UPDATE = "Wait for the update"
+PAUSE, RESUME = "Pause autoscaling, since the instance type changes", "Resume autoscaling"
+BEFORE = "See what is live before"
 CLEAR = "Clear the stack, since its endpoint is gone"
+BAKE = "Send a sample while it bakes"
 FINISHED = "What was the update for?"
 GONE = "Is the endpoint gone?"
 IN_SERVICE = "Is the endpoint in service?"
@@ -43,16 +54,44 @@ IN_SERVICE = "Is the endpoint in service?"
 
 def rollout(deployment: Deployment) -> dict[str, State]:
     """From a difference between registry and stack to an endpoint that is known to run the wanted version."""
-    return {**_prepare(), **_update(deployment), **_await(deployment), **_read_back_endpoint(deployment),
-            **_read_back_model()}  # fmt: skip
+    return {**_prepare(deployment), **_see_before(deployment), **_update(deployment), **_await(deployment),
+            **_read_back_endpoint(deployment), **_read_back_model()}  # fmt: skip
 
 
-def _prepare() -> dict[str, State]:
+def _prepare(deployment: Deployment) -> dict[str, State]:
     without_model = "$merge([$stack.parameters, {'ModelDataUrl': '', 'ModelPackageArn': ''}])"
+    paused = f"$merge([$stack.parameters, {{'Autoscaling': '{PAUSED}'}}])"
+    other_type = "$stack.parameters.ModelDataUrl != '' and $stack.parameters.InstanceType != $release.InstanceType"
+    pausing = f"{other_type} and $release.Autoscaling = '{ON}'" if deployment.scales else "false"
+    target = f"{pausing} ? $merge([$release, {{'Autoscaling': '{PAUSED}'}}]) : $release"
+    ready = remember(SAMPLE, purpose="release", sampling="a rollout", target=expression(target),
+                     paused=expression(pausing), tried=expression("$wanted.arn"),
+                     previous=expression("$stack.parameters"))  # fmt: skip
+    states = {CLEAR: remember(UPDATE, purpose="clear", target=expression(without_model))}
+    if not deployment.scales:
+        return states | {PREPARE: ready}
+    return states | {
+        PREPARE: choice(when(f"{other_type} and $stack.parameters.Autoscaling = '{ON}'", PAUSE),
+                        otherwise("Prepare the stack's parameters")),
+        "Prepare the stack's parameters": ready,
+        PAUSE: remember(UPDATE, purpose="pause", target=expression(paused)),
+        RESUME: remember(UPDATE, purpose="resume", target=expression("$release")),
+    }  # fmt: skip
+
+
+def _see_before(deployment: Deployment) -> dict[str, State]:
+    """Remember the live config and model, which are never collected as leftovers of this release."""
+    config = {"before": {"config": expression("$states.result.EndpointConfigName"), "model": ""}}
+    model = {"before": {"config": expression("$before.config"),
+                        "model": expression("$states.result.ProductionVariants[0].ModelName")}}  # fmt: skip
     return {
-        PREPARE: remember(UPDATE, purpose="release", target=expression("$release"), tried=expression("$wanted.arn"),
-                          previous=expression("$stack.parameters")),
-        CLEAR: remember(UPDATE, purpose="clear", target=expression(without_model)),
+        "What is the sample for?": choice(
+            when("$sampling != 'a rollout'", SEND), when("$previous.ModelDataUrl = ''", UPDATE), otherwise(BEFORE)),
+        BEFORE: call("sagemaker:describeEndpoint", {"EndpointName": deployment.endpoint}, "See which model that is",
+                     assign=config, catch=UPDATE),
+        "See which model that is": call(
+            "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$before.config")}, UPDATE,
+            assign=model, catch=UPDATE),
     }  # fmt: skip
 
 
@@ -63,8 +102,8 @@ def _update(deployment: Deployment) -> dict[str, State]:
     busy = "$contains($problem, /_IN_PROGRESS|Rate exceeded|Throttl/)"
     return {
         # No retry: CloudFormation has one error for "busy", "nothing to do" and "not allowed"; its text decides.
-        UPDATE: call("cloudformation:updateStack", arguments, "Wait for the update", patient=False,
-                     assign={"began": expression("$states.context.State.EnteredTime")},
+        UPDATE: call("cloudformation:updateStack", arguments, WAIT_FOR_UPDATE, patient=False,
+                     assign={"began": expression("$purpose = 'release' ? $states.context.State.EnteredTime : $began")},
                      catch="Why was the update refused?"),
         "Why was the update refused?": choice(
             when("$contains($problem, 'No updates are to be performed')", FINISHED),
@@ -88,17 +127,20 @@ def _await(deployment: Deployment) -> dict[str, State]:
         'The update of the serving stack rolled back (' & $stack.status & '). '
             & $first.LogicalResourceId & ' ' & $first.ResourceStatusReason )"""
     return {
-        "Wait for the update": wait("See how the update stands"),
+        WAIT_FOR_UPDATE: wait("See how the update stands", _sample_seconds(deployment)),
         "See how the update stands": describe_stack(deployment.serving_stack, "Has the update finished?"),
         "Has the update finished?": choice(
-            when(IN_PROGRESS, "Wait for the update"),
+            *_while_it_bakes(deployment),
+            when(IN_PROGRESS, WAIT_FOR_UPDATE),
             when("$stack.status = 'UPDATE_COMPLETE'", FINISHED),
             when("$purpose = 'put back'", TELL_FAILED, reason=expression(f"$reason & ' It was not put back: {status}")),
-            when("$purpose = 'clear'", TELL_STOPPED, problem=expression(f"'The endpoint is gone and {status}")),
+            when("$purpose != 'release'", TELL_STOPPED, problem=expression(f"'To ' & $purpose & ': {status}")),
             otherwise("Find out why it rolled back")),
+        **_bake(deployment),
         FINISHED: choice(
             when("$purpose = 'put back'", TELL_FAILED),
-            when("$purpose = 'clear'", LOOK),
+            *([when("$purpose = 'resume'", SETTLE, paused=False)] if deployment.scales else []),
+            when("$purpose in ['clear', 'pause']", LOOK),
             otherwise(DESCRIBE_ENDPOINT)),
         "Find out why it rolled back": call(
             "cloudformation:describeStackEvents", {"StackName": deployment.serving_stack}, REJECT,
@@ -107,9 +149,29 @@ def _await(deployment: Deployment) -> dict[str, State]:
     }  # fmt: skip
 
 
+def _sample_seconds(deployment: Deployment) -> int:
+    if not deployment.samples:
+        return POLL_SECONDS
+    return max(SHORTEST_SAMPLE_SECONDS, deployment.traffic.minutes * 60 // MOST_SAMPLES)
+
+
+def _while_it_bakes(deployment: Deployment) -> list[State]:
+    if not deployment.samples:
+        return []
+    return [when(f"{IN_PROGRESS} and $purpose = 'release' and $previous.ModelDataUrl != ''", BAKE)]
+
+
+def _bake(deployment: Deployment) -> dict[str, State]:
+    """On a quiet endpoint only these requests ring the alarms; what they are answered is the alarms' business."""
+    if not deployment.samples:
+        return {}
+    return {BAKE: call(*ask(deployment), WAIT_FOR_UPDATE, catch=WAIT_FOR_UPDATE, patient=False)}
+
+
 def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
     endpoint = """{
-        'status': $states.result.EndpointStatus, 'config': $states.result.EndpointConfigName,
+        'arn': $states.result.EndpointArn, 'status': $states.result.EndpointStatus,
+        'config': $states.result.EndpointConfigName,
         'failure': $exists($states.result.FailureReason) ? $states.result.FailureReason : '' }"""
     changing = "$endpoint.status in ['Creating', 'Updating', 'SystemUpdating', 'RollingBack', 'Deleting']"
     not_serving = "'The endpoint is ' & $endpoint.status & ' after the update. ' & $endpoint.failure"
@@ -145,9 +207,12 @@ def _read_back_model() -> dict[str, State]:
             "sagemaker:describeModel", {"ModelName": expression("$model")}, "Does it run the wanted version?",
             assign={"running": expression(running)}),
         "Does it run the wanted version?": choice(
-            when(same, SMOKE_TEST),
-            when(TRIED_HERE, REJECT, reason=expression(f"'SageMaker rolled back silently: {differs}")),
+            when(same, "Was it tried before?"),
+            when(TRIED_HERE, REJECT, reason=expression(
+                f"'SageMaker rolled back silently: {differs} & ' ' & $endpoint.failure")),
             # Another execution may be about to reject the version and put the previous one back.
             when(f"$doubts < {DOUBTS}", WAIT, doubts=expression("$doubts + 1")),
             otherwise(TELL_STOPPED, problem=expression(f"'Changed by hand, or rolled back unseen: {differs}"))),
+        "Was it tried before?": call("sagemaker:listTags", {"ResourceArn": expression("$endpoint.arn")}, SMOKE_TEST,
+                                     assign={"tested": tag_of(TESTED_TAG)}),
     }  # fmt: skip

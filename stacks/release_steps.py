@@ -8,17 +8,26 @@ from typing import Any
 from stacks.states import State, expression, task
 
 POLL_SECONDS = 15
+DOUBTS = 4
+"""How often to look again at what should not be so, before people are told."""
 LOOK = "Look at the registry"
 WAIT = "Wait, then look at the registry anew"
 DESCRIBE_ENDPOINT = "Describe the endpoint"
 PREPARE = "Prepare the release"
 UPDATE = "Update the serving stack"
 SMOKE_TEST = "Is a smoke test due?"
+SAMPLE = "Is there a sample request?"
+SETTLE = "Is there anything left to do?"
 DONE = "The endpoint runs the wanted version"
 REJECT = "Reject the version"
 CARRIES = "See what the stack carries now"
 TELL_FAILED = "Tell that the version failed"
 TELL_STOPPED = "Tell that the release stopped"
+
+TESTED_TAG = "pushline:smoke-tested"
+"""On the endpoint: the version whose smoke test passed, so that a test that was interrupted is repeated."""
+TOLD_TAG = "pushline:told-without-approval"
+"""On the endpoint: the live version that people know to be no longer approved, so that they hear it once."""
 
 TRIED_HERE = "$tried = $wanted.arn"
 """This execution has brought the stack to the wanted version, so it knows what was there before."""
@@ -68,9 +77,25 @@ def remember(then: str, **variables: Any) -> State:
     return {"Type": "Pass", "Assign": variables, "Next": then}
 
 
-def wait(then: str) -> State:
+def wait(then: str, seconds: int = POLL_SECONDS) -> State:
     """Let some time pass."""
-    return {"Type": "Wait", "Seconds": POLL_SECONDS, "Next": then}
+    return {"Type": "Wait", "Seconds": seconds, "Next": then}
+
+
+def tag_of(name: str) -> str:
+    """The value of a tag in the answer of ListTags; empty if there is none."""
+    return expression(f"$append($states.result.Tags[Key = '{name}'].Value, [''])[0]")
+
+
+def address(uri: str) -> State:
+    """Bucket and key of an `s3://` address, itself JSONata."""
+    path = f"$substringAfter({uri}, 's3://')"
+    return {"Bucket": expression(f"$substringBefore({path}, '/')"), "Key": expression(f"$substringAfter({path}, '/')")}
+
+
+def is_address(uri: str) -> str:
+    """Whether a text is an `s3://` address."""
+    return f"$contains({uri}, /^s3:..[^\\/]+\\/./)"
 
 
 def choice(*rules: State) -> State:

@@ -14,50 +14,68 @@ from __future__ import annotations
 
 from typing import Any
 
-from stacks.deployment import Deployment
+from stacks.deployment import OFF, ON, Deployment
 from stacks.release_judgement import judgement
-from stacks.release_rollout import PARAMETERS, rollout
+from stacks.release_leftovers import leftovers
+from stacks.release_rollout import rollout
 from stacks.release_steps import (
     AT_REST,
     DESCRIBE_ENDPOINT,
+    DOUBTS,
     IN_PROGRESS,
     LOOK,
     PREPARE,
     REJECT,
     TELL_STOPPED,
+    TOLD_TAG,
     WAIT,
     call,
     choice,
     describe_stack,
+    notify,
     otherwise,
     remember,
     succeed,
+    tag_of,
     wait,
     when,
 )
+from stacks.serving_rollout import longest_seconds
 from stacks.states import State, expression, jsonata_list
 
 SUBSTITUTIONS = ("UpdateRole", "Topic")
 """What the definition leaves to CloudFormation: the ARNs of the role of stack updates and of the topic."""
-LONGEST_SECONDS = 4 * 3600
-"""A rollout and putting it back, each at most an hour, behind another execution that does the same."""
+ROLLOUTS = 4
+"""The longest execution: a rollout and putting it back, behind another execution that does the same."""
 PAGE = 100
+NOTHING = "Nothing is wanted: what is live stays live"
 START = "Start with nothing tried"
 
 
 def release_workflow(deployment: Deployment) -> dict[str, Any]:
     """The definition of one environment's reconciler."""
     states = {**_read_registry(deployment), **_describe_wanted(deployment), **_compare_with_stack(deployment),
-              **rollout(deployment), **judgement(deployment)}  # fmt: skip
+              **rollout(deployment), **judgement(deployment), **leftovers(deployment)}  # fmt: skip
     return {"Comment": f"Make the endpoint {deployment.endpoint} equal to what the model registry says",
-            "QueryLanguage": "JSONata", "StartAt": START, "TimeoutSeconds": LONGEST_SECONDS,
-            "States": states}  # fmt: skip
+            "QueryLanguage": "JSONata", "StartAt": START,
+            "TimeoutSeconds": ROLLOUTS * longest_seconds(deployment.traffic), "States": states}  # fmt: skip
 
 
 def _read_registry(deployment: Deployment) -> dict[str, State]:
     statuses = deployment.wanted_statuses
     states = {
-        START: remember(LOOK, tried="", previous={}, doubts=0, problem="", reason=""),
+        START: remember(
+            LOOK,
+            tried="",
+            previous={},
+            doubts=0,
+            problem="",
+            reason="",
+            sample="",
+            paused=False,
+            began=expression("$states.context.Execution.StartTime"),
+            before={"config": "", "model": ""},
+        ),
         LOOK: remember(_listing(statuses[0]), newest={"version": 0, "arn": ""}, page=""),
     }
     for status, then in zip(statuses, [*map(_listing, statuses[1:]), "Is a version wanted?"], strict=True):
@@ -91,38 +109,71 @@ def _list_versions(deployment: Deployment, status: str, then: str) -> dict[str, 
 
 def _describe_wanted(deployment: Deployment) -> dict[str, State]:
     facts = "$states.result.CustomerMetadataProperties"
+    unsaid = "'sample_request': '', 'sample_answer': '', 'evaluation': 'none'"
     wanted = f"""{{
         'version': $states.result.ModelPackageVersion, 'arn': $states.result.ModelPackageArn,
-        'status': $states.result.ModelApprovalStatus, 'facts': $merge([{{'sample_request': ''}}, {facts}]) }}"""
-    nothing = {"model": deployment.model.name, "environment": deployment.environment, "released": False,
-               "reason": "no version may go live: what is live stays live"}  # fmt: skip
+        'status': $states.result.ModelApprovalStatus, 'facts': $merge([{{{unsaid}}}, {facts}]) }}"""
+    gone = "$contains($problem, /does not exist|not found|[Cc]ould not find|[Cc]annot find/)"
     return {
         "Is a version wanted?": choice(
-            when("$newest.version = 0", "Nothing is wanted: what is live stays live"),
-            otherwise("Describe the wanted version")),
-        "Nothing is wanted: what is live stays live": succeed(nothing),
+            when("$newest.version = 0", "See what stays live"), otherwise("Describe the wanted version")),
         "Describe the wanted version": call(
             "sagemaker:describeModelPackage", {"ModelPackageName": expression("$newest.arn")}, "Is it still wanted?",
-            assign={"wanted": expression(wanted), "release": expression(_parameters(deployment))}),
+            assign={"wanted": expression(wanted), "release": expression(_parameters(deployment))},
+            catch="Has the version been deleted?"),
+        "Has the version been deleted?": choice(
+            when(f"{gone} and $doubts < {DOUBTS}", WAIT, doubts=expression("$doubts + 1")), otherwise(TELL_STOPPED)),
         "Is it still wanted?": choice(
             when(f"$not($wanted.status in {jsonata_list(deployment.wanted_statuses)})", WAIT),
-            when(f"$count($keys($release)) < {len(PARAMETERS)}", REJECT,
+            when(f"$count($keys($release)) < {len(deployment.parameters)}", REJECT,
                  reason="It was not registered by the retraining: its metadata does not say how to serve it."),
             otherwise("Describe the serving stack")),
         WAIT: wait(LOOK),
+        **_nothing_wanted(deployment),
+    }  # fmt: skip
+
+
+def _nothing_wanted(deployment: Deployment) -> dict[str, State]:
+    """What is live stays live, and people hear of it once."""
+    where = f"{deployment.model.name} in {deployment.environment}"
+    live = "$stack.parameters.ModelPackageArn"
+    message = f"""'No version of {where} may go live any more: each was rejected or deleted. What is live stays live: '
+        & {live} & '\n\nTo keep it, approve it again: ./pushline approve {deployment.model.name} '
+        & $substringAfter({live}, 'model-package/{deployment.model.slug}/')
+        & '\nAWS: aws sagemaker update-model-package --model-package-arn ' & {live}
+        & ' --model-approval-status Approved' & '\nElse push a correction.'"""
+    tags = {"ResourceArn": expression("$endpoint.arn")}
+    return {
+        "See what stays live": describe_stack(deployment.serving_stack, "Is anything live?"),
+        "Is anything live?": choice(
+            when("$stack.parameters.ModelDataUrl = ''", NOTHING), otherwise("Describe what stays live")),
+        "Describe what stays live": call(
+            "sagemaker:describeEndpoint", {"EndpointName": deployment.endpoint}, "Do people know?",
+            assign={"endpoint": {"arn": expression("$states.result.EndpointArn")}}),
+        "Do people know?": call("sagemaker:listTags", tags, "Have they been told?",
+                                assign={"told": tag_of(TOLD_TAG)}),
+        "Have they been told?": choice(when(f"$told = {live}", NOTHING), otherwise("Tell that nothing is approved")),
+        "Tell that nothing is approved": notify(f"'{where}: no version is approved'", message,
+                                                "Remember that people know"),
+        "Remember that people know": call(
+            "sagemaker:addTags", tags | {"Tags": [{"Key": TOLD_TAG, "Value": expression(live)}]}, NOTHING),
+        NOTHING: succeed({"model": deployment.model.name, "environment": deployment.environment, "released": False,
+                          "reason": "no version may go live: what is live stays live"}),
     }  # fmt: skip
 
 
 def _parameters(deployment: Deployment) -> str:
     """The serving stack's parameters for the described version; what the version doesn't say is left out."""
     facts, fixed = "$states.result.CustomerMetadataProperties", deployment.fixed_instances
-    fewest = f"'{fixed}'" if fixed else f"{facts}.serving_minimum_instances"
-    most = f"'{fixed}'" if fixed else f"{facts}.serving_maximum_instances"
-    return f"""(
-        $container := $states.result.InferenceSpecification.Containers[0];
-        {{ 'Image': $container.Image, 'ModelDataUrl': $container.ModelDataUrl,
-           'ModelPackageArn': $states.result.ModelPackageArn, 'InstanceType': {facts}.serving_instance_type,
-           'MinimumInstances': {fewest}, 'MaximumInstances': {most} }} )"""
+    fewest, most = f"{facts}.serving_minimum_instances", f"{facts}.serving_maximum_instances"
+    values = {
+        "Image": "$container.Image", "ModelDataUrl": "$container.ModelDataUrl",
+        "ModelPackageArn": "$states.result.ModelPackageArn", "InstanceType": f"{facts}.serving_instance_type",
+        "MinimumInstances": f"'{fixed}'" if fixed else fewest, "MaximumInstances": most,
+        "Autoscaling": f"{fewest} = {most} ? '{OFF}' : '{ON}'",
+    }  # fmt: skip
+    given = ", ".join(f"'{name}': {values[name]}" for name in deployment.parameters)
+    return f"($container := $states.result.InferenceSpecification.Containers[0]; {{ {given} }})"
 
 
 def _compare_with_stack(deployment: Deployment) -> dict[str, State]:
@@ -134,5 +185,7 @@ def _compare_with_stack(deployment: Deployment) -> dict[str, State]:
             when(f"$not({AT_REST})", TELL_STOPPED, problem=expression(stuck)),
             otherwise("Does the stack carry the wanted version?")),
         "Does the stack carry the wanted version?": choice(
-            when("$stack.parameters = $release", DESCRIBE_ENDPOINT), otherwise(PREPARE)),
+            when("$stack.parameters = $release", DESCRIBE_ENDPOINT, paused=False),
+            when(f"$merge([$stack.parameters, {{'Autoscaling': '{ON}'}}]) = $release", DESCRIBE_ENDPOINT, paused=True),
+            otherwise(PREPARE)),
     }  # fmt: skip

@@ -124,7 +124,7 @@ def _evaluation_resources(volume: str) -> str:
 
 
 def _evaluation_inputs(model: Model) -> str:
-    inputs = {"code": _BUNDLE, "challenger": "$model_data",
+    inputs = {"code": _BUNDLE, "challenger": "$model_data", "sample": "$request.sample_request",
               "holdout": f"'s3://${{Data}}/features/{model.slug}/' & $run & '/holdout/'"}  # fmt: skip
     always = ", ".join(_input(name, uri) for name, uri in inputs.items())
     return f"$append([{always}], $champion = null ? [] : [{_input('champion', '$champion.model_data')}])"

@@ -189,6 +189,8 @@ def _metadata(model: Model) -> str:
         "challenger": "$verdict.challenger", "champion": "$verdict.champion",
         "champion_version": "$champion = null ? 'none' : $champion.version",
         "decision": "$join($verdict.reasons, '; ')",
+        "evaluation": f"'s3://${{Artifacts}}/evaluation/{model.slug}/' & $run & '/'",
+        "sample_answer": f"'s3://${{Artifacts}}/evaluation/{model.slug}/' & $run & '/sample_answer.json'",
         "lineage": f"'s3://${{Artifacts}}/lineage/{model.slug}/' & $run & '/lineage.json'",
         **{f"serving_{key}": f"$request.serving.{key}"
            for key in ("instance_type", "minimum_instances", "maximum_instances")},

@@ -21,22 +21,23 @@ from aws_cdk import (
     Tags,
 )
 from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
 from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from config.settings import ServingLimits
-from stacks.deployment import Deployment
+from stacks.deployment import OFF, ON, PAUSED, Deployment
+from stacks.foundation_stack import FoundationStack
 from stacks.instance_types import has_local_storage
 from stacks.outputs import publish
+from stacks.serving_alarms import FleetAlarms
+from stacks.serving_dashboard import dashboard
+from stacks.serving_rollout import deployment_config
+from stacks.serving_scaling import EndpointScaling
+from stacks.serving_variant import asynchronous, data_capture, instance_variant, serverless_variant
 
 VARIANT = "AllTraffic"
 PACKAGE_VARIABLE = "MODEL_PACKAGE_ARN"
 """The container's environment variable that says which version it runs; the reconciler reads it back."""
-BAKE_SECONDS = 0
-DRAIN_SECONDS = 10
-"""How long the old fleet keeps answering what it has begun, once it gets no new requests."""
-LONGEST_ROLLOUT_SECONDS = 3600
 NO_IMAGE = "none"
 """As long as there is no model; a container's image may not be empty."""
 REGISTRY = r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?"
@@ -50,31 +51,47 @@ class ServingStack(Stack):
     """One model's endpoint in one environment, with nothing in it that needs an IAM capability."""
 
     def __init__(
-        self, scope: Construct, id: str, *, deployment: Deployment, limits: ServingLimits, key: kms.IKey,
+        self, scope: Construct, id: str, *, deployment: Deployment, limits: ServingLimits, foundation: FoundationStack,
         execution_role: iam.IRole, **stack: Any,
     ) -> None:  # fmt: skip
         # With the bootstrap rule, whoever updates the stack would have to read the bootstrap's SSM parameter.
         synthesizer = DefaultStackSynthesizer(generate_bootstrap_version_rule=False)
         super().__init__(scope, id, synthesizer=synthesizer, **stack)
-        self.deployment, self.key, self.execution_role = deployment, key, execution_role
-        self._parameters(limits)
+        self.deployment, self._foundation, self._execution_role = deployment, foundation, execution_role
+        self._version_parameters()
+        if deployment.on_instances:
+            self._size_parameters(limits)
         self.has_model = CfnCondition(
             self, "HasModel", expression=Fn.condition_not(Fn.condition_equals(self.model_data_url, "")))  # fmt: skip
         self.model = self._model()
         self.endpoint_config = self._endpoint_config(limits)
+        self.alarms = self._alarms() if deployment.guarded else None
         self.endpoint = self._endpoint()
+        if deployment.scales:
+            self._scaling()
+        if self.alarms:
+            dashboard(self, "Dashboard", deployment=deployment, variant=VARIANT, package=self.package,
+                      alarms=self.alarms.alarms, condition=self.has_model)  # fmt: skip
         publish(self, {"Model": deployment.model.name, "Environment": deployment.environment,
                        "Endpoint": deployment.endpoint})  # fmt: skip
         self._tags()
 
-    def _parameters(self, limits: ServingLimits) -> None:
-        serving, most = self.deployment.model.serving, limits.maximum_instances
+    def _version_parameters(self) -> None:
         self.image = self._text("Image", IMAGE, "Container image of the live version", NO_IMAGE)
         self.model_data_url = self._text("ModelDataUrl", ARTIFACT, "Its model.tar.gz; empty: there is no model yet")
         self.package = self._text("ModelPackageArn", PACKAGE % self.deployment.model.slug, "Its registered version")
+
+    def _size_parameters(self, limits: ServingLimits) -> None:
+        serving, most = self.deployment.model.serving, limits.maximum_instances
         self.instance_type = self._text("InstanceType", INSTANCE_TYPE, "Of every instance", serving.instance_type)
         self.minimum = self._count("MinimumInstances", most, "Instances that serve it")
-        self.maximum = self._count("MaximumInstances", most, "Instances it may grow to")
+        if self.deployment.scales:
+            self.maximum = self._count("MaximumInstances", most, "Instances it may grow to")
+            # SageMaker refuses to change the instance type of a variant that is a scalable target.
+            self.autoscaling = CfnParameter(
+                self, "Autoscaling", default=OFF, allowed_values=[ON, OFF, PAUSED],
+                description="Off: a fixed number of instances; paused: while the instance type changes",
+            ).value_as_string  # fmt: skip
 
     def _text(self, id: str, pattern: str, description: str, default: str = "") -> str:
         parameter = CfnParameter(self, id, default=default, description=description, allowed_pattern=f"^({pattern})$")
@@ -89,17 +106,25 @@ class ServingStack(Stack):
             environment={"SAGEMAKER_PROGRAM": "pushline_entry.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
                          # The toolkit installs the code with pip here as well, see retrain_jobs.py.
                          "PIP_NO_BUILD_ISOLATION": "0", PACKAGE_VARIABLE: self.package})  # fmt: skip
-        model = sagemaker.CfnModel(self, "Model", execution_role_arn=self.execution_role.role_arn,
-                                   enable_network_isolation=True, primary_container=container)  # fmt: skip
+        # A serverless endpoint takes no model that is isolated from the network.
+        model = sagemaker.CfnModel(self, "Model", execution_role_arn=self._execution_role.role_arn,
+                                   enable_network_isolation=self.deployment.kind != "serverless",
+                                   primary_container=container)  # fmt: skip
         self._with_model(model, "model")
         return model
 
     def _endpoint_config(self, limits: ServingLimits) -> sagemaker.CfnEndpointConfig:
-        variant = sagemaker.CfnEndpointConfig.ProductionVariantProperty(
-            variant_name=VARIANT, model_name=self.model.attr_model_name, instance_type=self.instance_type,
-            initial_instance_count=self.minimum.value_as_number, initial_variant_weight=1)  # fmt: skip
-        config = sagemaker.CfnEndpointConfig(self, "EndpointConfig", production_variants=[variant],
-                                             kms_key_id=self._volume_key(limits))  # fmt: skip
+        deployment, on_instances = self.deployment, self.deployment.on_instances
+        where = f"s3://{self._foundation.data.bucket_name}"
+        key = self._foundation.key.key_arn
+        variant = instance_variant(VARIANT, self.model, self.instance_type, self.minimum) if on_instances \
+            else serverless_variant(VARIANT, self.model, deployment.model.serving.serverless)  # fmt: skip
+        config = sagemaker.CfnEndpointConfig(
+            self, "EndpointConfig", production_variants=[variant],
+            kms_key_id=self._volume_key(limits) if on_instances else None,
+            data_capture_config=data_capture(deployment, where, key) if deployment.captures else None,
+            async_inference_config=asynchronous(deployment, where, key) if deployment.kind == "async" else None,
+        )  # fmt: skip
         self._with_model(config, "endpoint-config")
         return config
 
@@ -107,21 +132,46 @@ class ServingStack(Stack):
         """The key, unless the live version's instances have a disk of their own, which takes none."""
         keyless = [Fn.condition_equals(self.instance_type, name) for name in limits.instance_types
                    if has_local_storage(name)]  # fmt: skip
+        key = self._foundation.key.key_arn
         if not keyless:
-            return self.key.key_arn
+            return key
         local = CfnCondition(self, "HasLocalStorage", expression=Fn.condition_or(*keyless))
-        return Fn.condition_if(local.logical_id, Aws.NO_VALUE, self.key.key_arn).to_string()
+        return Fn.condition_if(local.logical_id, Aws.NO_VALUE, key).to_string()
+
+    def _alarms(self) -> FleetAlarms:
+        return FleetAlarms(self, "Alarms", deployment=self.deployment, variant=VARIANT, condition=self.has_model,
+                           endpoint_config=self.endpoint_config.attr_endpoint_config_name,
+                           topic=self._foundation.notifications.topic_arn)  # fmt: skip
 
     def _endpoint(self) -> sagemaker.CfnEndpoint:
-        # Weights and data capture stay as they are live. The number of instances follows the parameter, since
-        # nothing scales the endpoint yet; with autoscaling it has to be retained, too.
-        counts = sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type="DesiredInstanceCount")
+        deployment, alarms = self.deployment, self.alarms.names if self.alarms else []
+        shifts = deployment_config(deployment.traffic, alarms) if deployment.on_instances else None
         endpoint = sagemaker.CfnEndpoint(
-            self, "Endpoint", endpoint_name=self.deployment.endpoint,
-            endpoint_config_name=self.endpoint_config.attr_endpoint_config_name, deployment_config=_all_at_once(),
-            retain_all_variant_properties=True, exclude_retained_variant_properties=[counts])  # fmt: skip
+            self, "Endpoint", endpoint_name=deployment.endpoint,
+            endpoint_config_name=self.endpoint_config.attr_endpoint_config_name, deployment_config=shifts,
+            # Weights, data capture and what autoscaling made of the number of instances stay as they are live.
+            retain_all_variant_properties=True if deployment.on_instances else None,
+            exclude_retained_variant_properties=self._not_retained() if deployment.on_instances else None)  # fmt: skip
         self._with_model(endpoint, "endpoint")
+        # An alarm has to exist when the rollout that it watches begins.
+        for alarm in self.alarms.alarms if self.alarms else []:
+            endpoint.add_resource_dependency(alarm)
         return endpoint
+
+    def _not_retained(self) -> Any:
+        """Where nothing scales, the number of instances is the parameter's, so that a changed one takes effect."""
+        counts = sagemaker.CfnEndpoint.VariantPropertyProperty(variant_property_type="DesiredInstanceCount")
+        if not self.deployment.scales:
+            return [counts]
+        fixed = CfnCondition(self, "HasFixedSize", expression=Fn.condition_equals(self.autoscaling, OFF))
+        excluded = [{"VariantPropertyType": "DesiredInstanceCount"}]
+        return Fn.condition_if(fixed.logical_id, excluded, Aws.NO_VALUE)
+
+    def _scaling(self) -> None:
+        both: Any = (self.has_model, Fn.condition_equals(self.autoscaling, ON))  # jsii's types lack the inheritance
+        scales = CfnCondition(self, "Scales", expression=Fn.condition_and(*both))
+        EndpointScaling(self, "Scaling", deployment=self.deployment, variant=VARIANT, endpoint=self.endpoint,
+                        minimum=self.minimum, maximum=self.maximum, condition=scales)  # fmt: skip
 
     def _with_model(self, resource: CfnResource, kind: str) -> None:
         """Exist only with a model; when replaced, stay: after a silent rollback the old one is what is live."""
@@ -136,14 +186,3 @@ class ServingStack(Stack):
         for name, value in self.deployment.tags.items():
             Tags.of(self).add(name, value)
         Tags.of(self.endpoint).add("pushline:model-package", self.package)
-        # Read by people until autoscaling takes it as the upper bound.
-        Tags.of(self.endpoint).add("pushline:maximum-instances", self.maximum.value_as_string)
-
-
-def _all_at_once() -> sagemaker.CfnEndpoint.DeploymentConfigProperty:
-    routing = sagemaker.CfnEndpoint.TrafficRoutingConfigProperty(
-        type="ALL_AT_ONCE", wait_interval_in_seconds=BAKE_SECONDS)  # fmt: skip
-    policy = sagemaker.CfnEndpoint.BlueGreenUpdatePolicyProperty(
-        traffic_routing_configuration=routing, termination_wait_in_seconds=DRAIN_SECONDS,
-        maximum_execution_timeout_in_seconds=LONGEST_ROLLOUT_SECONDS)  # fmt: skip
-    return sagemaker.CfnEndpoint.DeploymentConfigProperty(blue_green_update_policy=policy)

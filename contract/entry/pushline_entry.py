@@ -21,6 +21,7 @@ import math
 import os
 import runpy
 import shutil
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -119,6 +120,17 @@ def evaluate(arguments: list[str]) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     _run(_module(manifest, "evaluate") if manifest["scripts"]["evaluate"] else "pushline_evaluate", given)
     _check_evaluation(options.output / "evaluation.json", manifest["metric"], champion="--champion" in given)
+    _record_answer(options.models / "challenger", options.input / "sample", options.output / "sample_answer.json")
+
+
+def _record_answer(model: Path, samples: Path, output: Path) -> None:
+    """What the challenger answers to the sample request, by its own code; every release is held against it."""
+    for request in sorted(samples.glob("sample_request*")) if samples.is_dir() else []:
+        entry = [sys.executable, str(model / "code" / "pushline_entry.py"), "answer", "--model", str(model)]
+        kind = "text/csv" if request.suffix == ".csv" else "application/json"
+        given = ["--request", str(request), "--content-type", kind, "--output", str(output)]
+        if subprocess.run([*entry, *given], check=False).returncode:
+            raise ContractBroken("the challenger could not answer its sample request; its error is above")
 
 
 def _evaluate_options(arguments: list[str]) -> argparse.Namespace:
@@ -237,16 +249,21 @@ def output_fn(prediction: Any, accept: str) -> Any:
 
 
 def answer(arguments: list[str]) -> None:
-    """Print the answer to one request, through the same four functions as the endpoint."""
+    """Print or write the answer to one request, through the same four functions as the endpoint."""
     parser = argparse.ArgumentParser(prog="pushline_entry.py answer", allow_abbrev=False)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--request", type=Path, required=True)
     parser.add_argument("--content-type", default="application/json")
+    parser.add_argument("--output", type=Path, help="a file for the answer, which a model may print beside")
     options = parser.parse_args(arguments)
     rows = input_fn(options.request.read_text(encoding="utf-8"), options.content_type)
     found = output_fn(predict_fn(rows, model_fn(str(options.model))), "application/json")
     body = found[0] if isinstance(found, tuple) else found
-    print(body.decode("utf-8") if isinstance(body, bytes) else body)
+    text = body.decode("utf-8") if isinstance(body, bytes) else str(body)
+    if options.output:
+        options.output.write_text(text, encoding="utf-8")
+    else:
+        print(text)
 
 
 @functools.cache

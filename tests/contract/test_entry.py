@@ -161,6 +161,42 @@ def test_each_model_is_scored_by_the_code_it_was_trained_with(
     assert (new.folder / "output" / "roc.png").stat().st_size > 1000
 
 
+def test_an_evaluation_records_what_the_challenger_answers_to_its_sample_request(
+    repository: Path, guardrails: Guardrails, tmp_path: Path
+) -> None:
+    chatty = CONSTANT + "print('loading')\n"
+    trained = job(repository, guardrails, tmp_path / "job", {"train.py": WRITES_ALL, "inference.py": chatty})
+    assert trained.run().returncode == 0
+    trained.pack_model("challenger")
+    write_rows(trained.folder / "input" / "holdout")
+    samples = trained.folder / "input" / "sample"
+    samples.mkdir()
+    (samples / "sample_request-ab12.csv").write_text("age,visits,minutes\n30,9,1.0\n30,1,1.0\n")
+
+    done = trained.run("evaluate")
+
+    assert done.returncode == 0, done.stderr
+    answer = json.loads((trained.folder / "output" / "sample_answer.json").read_text())
+    assert answer["predictions"][0] - answer["predictions"][1] == pytest.approx(0.1)
+
+
+def test_a_challenger_that_can_not_answer_its_sample_request_fails_the_evaluation(
+    repository: Path, guardrails: Guardrails, tmp_path: Path
+) -> None:
+    trained = job(repository, guardrails, tmp_path / "job", {"train.py": WRITES_ALL, "inference.py": CONSTANT})
+    assert trained.run().returncode == 0
+    trained.pack_model("challenger")
+    write_rows(trained.folder / "input" / "holdout")
+    samples = trained.folder / "input" / "sample"
+    samples.mkdir()
+    (samples / "sample_request-ab12.json").write_text("{not json")
+
+    done = trained.run("evaluate")
+
+    assert done.returncode != 0
+    assert "could not answer its sample request" in done.stderr
+
+
 def test_the_first_model_has_no_champion(repository: Path, guardrails: Guardrails, tmp_path: Path) -> None:
     first = job(repository, guardrails, tmp_path / "job", {"train.py": WRITES_ALL, "inference.py": CONSTANT})
     assert first.run().returncode == 0

@@ -93,6 +93,17 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"serving__rollout": {"type": "canary", "percent": 60}}, "serving.rollout.percent: found 60; allowed: less"),
     ({"serving__rollout": {"type": "linear", "percent": 5}}, "found linear steps of 5 percent; allowed: 10 to 50"),
     ({"serving__rollout": {"type": "all_at_once", "percent": 5}}, "found percent with all_at_once"),
+    (
+        {"serving__rollout": {"type": "linear", "percent": 10, "bake_minutes": 60}},
+        "found 10 steps of 60 minutes; allowed: at most 360 minutes in all",
+    ),
+    ({"serving__alarms": {"errors_5xx_percent": 0}}, "serving.alarms.errors_5xx_percent: found 0; allowed: greater"),
+    (
+        {"serving": {"endpoint": "serverless", "rollout": {"type": "canary"}}},
+        "found rollout with endpoint: serverless, which knows no such thing",
+    ),
+    ({"serving": {"endpoint": "async", "serverless": {"memory_mb": 1024}}}, "found serverless with endpoint: async"),
+    ({"serving": {"endpoint": "lambda"}}, "serving.endpoint: found 'lambda'; allowed: 'instance', 'serverless'"),
     ({"serving": {"instances": {"minimum": 1}, "rollout": {"type": "canary"}}}, "found a canary rollout with"),
     ({"retraining__schedule": "daily"}, "retraining.schedule: found 'daily'; allowed: rate(1 day) or cron("),
     ({"approval": "maybe"}, "approval: found 'maybe'; allowed: 'automatic' or 'manual'"),

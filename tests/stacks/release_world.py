@@ -19,8 +19,10 @@ from tests.stacks.state_machine import Execution, TaskFailed, run
 FILLED = {"UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people"}
 BOTOCORE_NAMES = {"sagemakerruntime": "sagemaker-runtime"}
 NO_MODEL = {"Image": "none", "ModelDataUrl": "", "ModelPackageArn": "", "InstanceType": "ml.m6i.large",
-            "MinimumInstances": "1", "MaximumInstances": "1"}  # fmt: skip
+            "MinimumInstances": "1", "MaximumInstances": "1", "Autoscaling": "off"}  # fmt: skip
+ENDPOINT = "arn:aws:sagemaker:us-east-1:000000000000:endpoint/flight-delay"
 SAMPLE = "s3://artifacts/bundles/flight-delay/ab12/sample_request.csv"
+ANSWER = "s3://artifacts/evaluation/flight-delay/run/sample_answer.json"
 _SESSION = botocore.session.get_session()
 
 
@@ -34,22 +36,43 @@ class World:
 
     deployment: Deployment
     packages: dict[int, dict[str, Any]] = field(default_factory=dict)
-    parameters: dict[str, str] = field(default_factory=lambda: dict(NO_MODEL))
+    parameters: dict[str, str] = field(default_factory=dict)
     stack_status: str = "CREATE_COMPLETE"
     endpoint: dict[str, str] | None = None
     endpoint_status: str = "InService"
     broken: set[int] = field(default_factory=set)
     silent: set[int] = field(default_factory=set)
-    answer: str | Exception = "0.42\n"
+    answer: str | Exception = '{"predictions": [0.42]}\n'
+    recorded: str = '{"predictions": [0.42]}'
+    tags: dict[str, str] = field(default_factory=dict)
+    configs: dict[str, str] = field(default_factory=dict)
+    """Endpoint configs to models, the oldest first."""
+    bakes: int = 0
+    """How often the stack is seen in progress after each update."""
+    asked: int = 0
+    deleted: list[str] = field(default_factory=list)
     page_size: int = 100
     updates: list[dict[str, str]] = field(default_factory=list)
     told: list[dict[str, str]] = field(default_factory=list)
     interrupt: dict[str, Callable[[], Any]] = field(default_factory=dict)
     """Run once, before the named operation is answered; what it raises is the answer."""
 
+    def __post_init__(self) -> None:
+        self.parameters = self.no_model
+        self._baking = 0
+
+    @property
+    def no_model(self) -> dict[str, str]:
+        return {name: NO_MODEL[name] for name in self.deployment.parameters}
+
+    @property
+    def config(self) -> str:
+        return next(reversed(self.configs), "")
+
     def register(self, version: int, status: str, **facts: str) -> None:
         metadata = {"serving_instance_type": "ml.m6i.large", "serving_minimum_instances": "2",
                     "serving_maximum_instances": "4", "approval": "automatic", "sample_request": SAMPLE,
+                    "sample_answer": ANSWER, "evaluation": "s3://artifacts/evaluation/flight-delay/run/",
                     "metric": "auc", "challenger": "0.71", "champion": "0.70", "commit": "1a2b",
                     "lineage": "s3://lineage"}  # fmt: skip
         container = {"Image": f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:{version}",
@@ -65,16 +88,24 @@ class World:
 
     def wanted_parameters(self, version: int) -> dict[str, str]:
         package, fixed = self.packages[version], self.deployment.fixed_instances
-        return package["InferenceSpecification"]["Containers"][0] | {
-            "ModelPackageArn": package_arn(version),
-            "InstanceType": "ml.m6i.large",
-            "MinimumInstances": str(fixed or 2),
-            "MaximumInstances": str(fixed or 4),
-        }  # type: ignore[no-any-return]
+        facts = package["CustomerMetadataProperties"]
+        fewest, most = (facts[f"serving_{which}_instances"] for which in ("minimum", "maximum"))
+        values = package["InferenceSpecification"]["Containers"][0] | {
+            "ModelPackageArn": package_arn(version), "InstanceType": facts["serving_instance_type"],
+            "MinimumInstances": str(fixed or fewest), "MaximumInstances": most,
+            "Autoscaling": "off" if fewest == most else "on"}  # fmt: skip
+        return {name: values[name] for name in self.deployment.parameters}
 
     def live(self, version: int) -> None:
         self.parameters = self.wanted_parameters(version)
         self.stack_status, self.endpoint = "UPDATE_COMPLETE", dict(self.parameters)
+        self.tags["pushline:smoke-tested"] = package_arn(version)
+        self._deploy()
+
+    def _deploy(self) -> None:
+        number = len(self.configs) + len(self.deleted)
+        title = self.deployment.title
+        self.configs[f"{title}EndpointConfig-{number}"] = f"{title}Model-{number}"
 
     @property
     def live_version(self) -> int:
@@ -111,6 +142,8 @@ class World:
         return {"ModelPackageSummaryList": found, **more}
 
     def _describe_model_package(self, query: dict[str, Any]) -> dict[str, Any]:
+        if _version(query["ModelPackageName"]) not in self.packages:
+            raise TaskFailed("SageMaker.SageMakerException", "ModelPackage does not exist.")
         return self.packages[_version(query["ModelPackageName"])]
 
     def _update_model_package(self, change: dict[str, Any]) -> dict[str, Any]:
@@ -121,11 +154,14 @@ class World:
 
     def _describe_stacks(self, query: dict[str, Any]) -> dict[str, Any]:
         parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in self.parameters.items()]
-        return {"Stacks": [{"StackStatus": self.stack_status, "Parameters": parameters}]}
+        self._baking -= 1
+        status = "UPDATE_IN_PROGRESS" if self._baking >= 0 else self.stack_status
+        return {"Stacks": [{"StackStatus": status, "Parameters": parameters}]}
 
     def _update_stack(self, update: dict[str, Any]) -> dict[str, Any]:
         assert update["UsePreviousTemplate"] is True
         assert update["RoleARN"] == FILLED["UpdateRole"]
+        self._baking = self.bakes
         target = {pair["ParameterKey"]: pair["ParameterValue"] for pair in update["Parameters"]}
         if target == self.parameters:
             raise TaskFailed("CloudFormation.CloudFormationException", "No updates are to be performed.")
@@ -137,6 +173,7 @@ class World:
         self.parameters, self.stack_status = target, "UPDATE_COMPLETE"
         if version not in self.silent or not target["ModelDataUrl"]:
             self.endpoint = dict(target) if target["ModelDataUrl"] else None
+            self._deploy()
         return {}
 
     def _describe_stack_events(self, query: dict[str, Any]) -> dict[str, Any]:
@@ -153,10 +190,42 @@ class World:
     def _describe_endpoint(self, query: dict[str, Any]) -> dict[str, Any]:
         if not self.endpoint:
             raise TaskFailed("SageMaker.SageMakerException", 'Could not find endpoint "flight-delay-staging".')
-        return {"EndpointStatus": self.endpoint_status, "EndpointConfigName": "config"}
+        failure = {"FailureReason": "The alarm rang."} if self.silent else {}
+        return {"EndpointStatus": self.endpoint_status, "EndpointConfigName": self.config, "EndpointArn": ENDPOINT,
+                **failure}  # fmt: skip
 
     def _describe_endpoint_config(self, query: dict[str, Any]) -> dict[str, Any]:
-        return {"ProductionVariants": [{"ModelName": "model"}]}
+        return {"ProductionVariants": [{"ModelName": self.configs[query["EndpointConfigName"]]}]}
+
+    def _list_endpoint_configs(self, query: dict[str, Any]) -> dict[str, Any]:
+        return {"EndpointConfigs": [{"EndpointConfigName": name, "CreationTime": self._made(name)}
+                                    for name in (*self.configs, "SomebodysEndpointConfig-1")]}  # fmt: skip
+
+    def _list_models(self, query: dict[str, Any]) -> dict[str, Any]:
+        return {"Models": [{"ModelName": name, "CreationTime": self._made(name)}
+                           for name in (*self.configs.values(), "SomebodysModel-1")]}  # fmt: skip
+
+    def _made(self, name: str) -> str:
+        """The newest was made by the update that this execution began."""
+        newest = name in (self.config, self.configs.get(self.config))
+        return "2013-03-01T06:00:30.000Z" if newest else "2013-02-01T06:00:00.000Z"
+
+    def _delete_endpoint_config(self, query: dict[str, Any]) -> dict[str, Any]:
+        self.deleted.append(query["EndpointConfigName"])
+        return {}
+
+    def _delete_model(self, query: dict[str, Any]) -> dict[str, Any]:
+        self.deleted.append(query["ModelName"])
+        return {}
+
+    def _list_tags(self, query: dict[str, Any]) -> dict[str, Any]:
+        assert query["ResourceArn"] == ENDPOINT
+        return {"Tags": [{"Key": key, "Value": value} for key, value in self.tags.items()]}
+
+    def _add_tags(self, query: dict[str, Any]) -> dict[str, Any]:
+        assert query["ResourceArn"] == ENDPOINT
+        self.tags |= {tag["Key"]: tag["Value"] for tag in query["Tags"]}
+        return {}
 
     def _describe_model(self, query: dict[str, Any]) -> dict[str, Any]:
         assert self.endpoint
@@ -165,11 +234,11 @@ class World:
         return {"PrimaryContainer": {**container, "Environment": variables}}
 
     def _get_object(self, query: dict[str, Any]) -> dict[str, Any]:
-        assert f"s3://{query['Bucket']}/{query['Key']}" == SAMPLE
-        return {"Body": "1,2,3\n"}
+        return {"Body": {SAMPLE: "1,2,3\n", ANSWER: self.recorded}[f"s3://{query['Bucket']}/{query['Key']}"]}
 
     def _invoke_endpoint(self, request: dict[str, Any]) -> dict[str, Any]:
         assert (request["Body"], request["ContentType"]) == ("1,2,3\n", "text/csv")
+        self.asked += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         return {"Body": self.answer, "ContentType": "application/json"}

@@ -73,7 +73,14 @@ def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, A
         name: str = RUN) -> Execution:  # fmt: skip
     """Run to the end; `answers` gives a task state's result, an exception, or a function of its arguments."""
     execution, current, given = Execution(), definition["StartAt"], state_input
-    context = {"Execution": {"Name": name, "Id": f"arn:aws:states:::execution:{name}", "Input": state_input}}
+    context = {
+        "Execution": {
+            "Name": name,
+            "Id": f"arn:aws:states:::execution:{name}",
+            "Input": state_input,
+            "StartTime": ENTERED,
+        }
+    }
     while current:
         execution.states.append(current)
         state = definition["States"][current]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Assembly
+from tests.conftest import ROOT, Assembly
 from tests.stacks import policies
 from tests.stacks.policies import Statement
 
@@ -150,13 +150,35 @@ def test_the_definition_passes_that_same_role(assembly: Assembly, stack: str, de
 def test_cloudformation_may_touch_only_this_endpoints_own_resources(
     assembly: Assembly, stack: str, environment: str
 ) -> None:
-    own = re.compile(rf":(model/FlightDelay{environment}Model-|endpoint-config/FlightDelay{environment}EndpointConfig-"
-                     rf"|endpoint/flight-delay-{environment.lower()})", re.IGNORECASE)  # fmt: skip
+    endpoint = f"flight-delay-{environment.lower()}"
+    own = re.compile(
+        rf":(model/FlightDelay{environment}Model-|endpoint-config/FlightDelay{environment}EndpointConfig-"
+        rf"|endpoint/{endpoint}|alarm:{endpoint}-|alarm:TargetTracking-endpoint/{endpoint}/variant/AllTraffic-"
+        rf"|dashboard/{endpoint})", re.IGNORECASE)  # fmt: skip
     for statement in policies.of(assembly, "RolesUpdate", stack):
-        if any(action.startswith("sagemaker:") for action in statement.actions):
+        services = {action.partition(":")[0] for action in statement.actions}
+        if services & {"sagemaker", "cloudwatch"}:
             assert all(own.search(resource) for resource in statement.resources), statement
+        elif services == {"application-autoscaling"}:
+            assert statement.conditions or all(":Describe" in action for action in statement.actions), statement
         else:
             assert all("*" not in resource for resource in statement.resources), statement
+
+
+def test_only_production_scales_and_only_the_number_of_instances_of_endpoints(assembly: Assembly) -> None:
+    assert granting(assembly, "FlightDelay-Release-Staging", "RolesUpdate",
+                    "application-autoscaling:RegisterScalableTarget") == []  # fmt: skip
+    (register,) = granting(assembly, "FlightDelay-Release-Production", "RolesUpdate",
+                           "application-autoscaling:RegisterScalableTarget")  # fmt: skip
+    assert register.conditions["StringEquals"] == {
+        "application-autoscaling:service-namespace": "sagemaker",
+        "application-autoscaling:scalable-dimension": "sagemaker:variant:DesiredInstanceCount"}  # fmt: skip
+
+
+def test_sagemaker_may_see_the_rollback_alarms_as_the_models_role(assembly: Assembly) -> None:
+    (see,) = granting(assembly, "FlightDelay-Release-Production", "RolesServing", "cloudwatch:DescribeAlarms")
+
+    assert all(":alarm:flight-delay-production-*" in resource for resource in see.resources)
 
 
 def test_cloudformation_may_name_what_the_serving_template_names(assembly: Assembly, environment: str) -> None:
@@ -186,7 +208,10 @@ def test_the_serving_role_reads_this_models_artefacts_and_nothing_else(assembly:
 
     assert len(read.resources) == 1
     assert "/training/flight-delay/*" in read.resources[0]
-    foreign = ("s3:Put", "s3:Delete", "sagemaker:", "iam:", "sts:")
+    written = [resource for found in granting(assembly, stack, "RolesServing", "s3:PutObject")
+               for resource in found.resources]  # fmt: skip
+    assert all("/capture/flight-delay/production/*" in resource for resource in written)
+    foreign = ("s3:Delete", "sagemaker:", "iam:", "sts:")
     assert not [action for action in granted if action.startswith(foreign)]
 
 
@@ -211,3 +236,35 @@ def test_cfn_lint_finds_nothing(assembly: Assembly) -> None:
                            capture_output=True, text=True, check=False)  # fmt: skip
 
     assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.parametrize("kind", ["async", "serverless"])
+def test_the_reconciler_of_another_kind_of_endpoint_may_make_its_calls_and_no_others(kind: str) -> None:
+    import aws_cdk
+    from aws_cdk import assertions
+
+    from config import load_settings
+    from contract import load_models
+    from contract.model import Serving
+    from stacks.deployment import deployments
+    from stacks.foundation_stack import FoundationStack
+    from stacks.release_stack import ReleaseStack
+
+    settings = load_settings()
+    model = load_models(ROOT, settings.guardrails)[0].model_copy(
+        update={"serving": Serving.model_validate({"endpoint": kind})}
+    )
+    app = aws_cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
+    foundation = FoundationStack(app, "Foundation", settings=settings)
+    stack = ReleaseStack(app, "R", settings=settings, deployment=deployments(model)[1], foundation=foundation)
+    resources = assertions.Template.from_stack(stack).to_json()["Resources"]
+
+    (machine,) = [found for found in resources.values() if found["Type"] == "AWS::StepFunctions::StateMachine"]
+    states = json.loads(machine["Properties"]["DefinitionString"])["States"].values()
+    (role,) = [found for name, found in resources.items()
+               if found["Type"] == "AWS::IAM::Role" and name.startswith("RolesReconciler")]  # fmt: skip
+    statements = role["Properties"]["Policies"][0]["PolicyDocument"]["Statement"]
+    granted = {action for statement in statements
+               for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+               if not action.startswith((*NOT_CALLS, "s3:ListBucket"))}  # fmt: skip
+    assert granted == {_iam_action(state["Resource"]) for state in states if state["Type"] == "Task"}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from config import load_settings
 from contract import load_models
+from contract.model import Rollout, Serving
 from stacks.deployment import Deployment, deployments
 from stacks.release_workflow import SUBSTITUTIONS, release_workflow
 from tests.conftest import ROOT
-from tests.stacks.release_world import NO_MODEL, World, package_arn
+from tests.stacks.release_world import World, package_arn
 from tests.stacks.state_machine import TaskFailed
 
 MODEL = next(model for model in load_models(ROOT, load_settings().guardrails) if model.name == "flight_delay")
@@ -47,7 +49,7 @@ def test_staging_rolls_out_what_waits_for_approval_on_one_instance_tries_it_and_
     assert execution.status == "SUCCEEDED", execution.cause
     assert (staging.live_version, staging.status(2)) == (2, "Approved")
     assert staging.parameters == staging.wanted_parameters(2)
-    assert staging.parameters["MinimumInstances"] == staging.parameters["MaximumInstances"] == "1"
+    assert staging.parameters["MinimumInstances"] == "1"
     assert execution.output == {"model": "flight_delay", "environment": "staging", "version": 2, "released": True,
                                 "reason": "rolled out"}  # fmt: skip
 
@@ -177,7 +179,7 @@ def test_a_failed_first_version_empties_the_parameters_again(staging: World) -> 
     staging.answer = ""
 
     assert staging.reconcile().status == "FAILED"
-    assert (staging.endpoint, staging.parameters, staging.status(1)) == (None, NO_MODEL, "Rejected")
+    assert (staging.endpoint, staging.parameters, staging.status(1)) == (None, staging.no_model, "Rejected")
 
 
 def test_a_silent_rollback_of_the_endpoint_is_seen_and_the_stack_is_put_back(production: World) -> None:
@@ -414,7 +416,7 @@ def test_an_endpoint_that_is_not_in_service_after_the_update_is_a_failure(produc
     production.endpoint_status = "OutOfService"
 
     assert "The endpoint is OutOfService after the update." in production.reconcile().cause
-    assert (production.status(1), production.parameters) == ("Rejected", NO_MODEL)
+    assert (production.status(1), production.parameters) == ("Rejected", production.no_model)
 
 
 def test_an_endpoint_that_is_changing_is_waited_for(production: World) -> None:
@@ -494,3 +496,322 @@ def test_what_cloudformation_fills_in_is_what_the_definition_leaves_open(deploym
 
     assert {name for name in ("UpdateRole", "Topic", "Group") if f"${{{name}}}" in text} == set(SUBSTITUTIONS)
     assert text == json.dumps(release_workflow(deployment))
+
+
+# A rollout that bakes, scales and is tried
+
+
+def test_while_a_new_fleet_bakes_it_gets_sample_requests_steadily(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved")
+    production.bakes = 7
+
+    execution = production.reconcile()
+
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert execution.states.count("Send a sample while it bakes") == 7
+    assert production.asked == 7 + 1, "and the smoke test"
+    assert release_workflow(PRODUCTION)["States"]["Wait for the update"]["Seconds"] <= 5
+
+
+def test_a_failing_sample_is_the_alarms_business_as_long_as_it_bakes(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved")
+    production.bakes = 3
+    production.interrupt["invokeEndpoint"] = failing("SageMakerRuntime.ModelErrorException", "row 1")
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.live_version == 2
+
+
+def test_there_is_no_sample_before_there_is_an_endpoint(production: World) -> None:
+    production.register(1, "Approved")
+    production.bakes = 3
+
+    assert "Send a sample while it bakes" not in production.reconcile().states
+    assert production.live_version == 1
+
+
+def test_the_history_of_the_longest_rollout_stays_within_its_limit() -> None:
+    longest = Rollout(type="linear", percent=10, bake_minutes=36)
+    states = release_workflow(replace(PRODUCTION, rollout=longest))["States"]
+    events_of_a_round = 20
+
+    assert longest.minutes * 60 / states["Wait for the update"]["Seconds"] * events_of_a_round < 25_000
+
+
+@pytest.mark.parametrize(("answer", "told"), [
+    ('{"predictions": [0.42, 0.1]}', "another shape"), ('{"predictions": 0.42}', "another shape"),
+    ('{"predictions": ["0.42"]}', "another shape"), ('{"prediction": [0.42]}', "another shape"),
+    ('{"predictions": [NaN]}', "another shape"), ("0.42", "another shape"),
+    ('{"predictions": [0.43]}', "differs"), ('{"predictions": [-0.42]}', "differs"),
+])  # fmt: skip
+def test_an_answer_that_is_not_the_recorded_one_rejects_the_version(production: World, answer: str, told: str) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved")
+    production.answer = answer
+
+    execution = production.reconcile()
+
+    assert told in execution.cause
+    assert (production.status(2), production.live_version) == ("Rejected", 1)
+
+
+@pytest.mark.parametrize("answer", ['{"predictions":[0.42000001]}', '{"predictions": [4.2e-1]}\n'])
+def test_rounding_and_spelling_of_numbers_make_no_other_answer(production: World, answer: str) -> None:
+    production.register(1, "Approved")
+    production.answer = answer
+
+    assert production.reconcile().status == "SUCCEEDED"
+
+
+def test_numbers_are_compared_one_by_one(production: World) -> None:
+    production.register(1, "Approved")
+    production.recorded = '{"predictions": [1, 2.5, -3e-2, 100]}'
+    production.answer = '{"predictions": [1.0, 2.5001, -0.03, 99]}'
+
+    assert "differs" in production.reconcile().cause
+
+
+def test_a_version_from_before_answers_were_recorded_can_still_be_rolled_back_to(production: World) -> None:
+    production.register(1, "Approved", sample_answer="")
+
+    assert production.reconcile().status == "SUCCEEDED"
+
+
+def test_a_production_run_that_was_lost_between_update_and_smoke_test_is_made_up_for(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.tags.clear()
+
+    execution = production.reconcile()
+
+    assert execution.status == "SUCCEEDED"
+    assert (production.updates, production.asked) == ([], 1)
+    assert production.tags["pushline:smoke-tested"] == package_arn(1)
+    production.reconcile()
+    assert production.asked == 1, "once it has passed it is not repeated"
+
+
+def test_a_smoke_test_that_is_made_up_for_and_fails_brings_back_the_newest_approved_version(production: World) -> None:
+    for version in (1, 2):
+        production.register(version, "Approved")
+    production.live(2)
+    production.tags.clear()
+    production.answer = ""
+
+    assert production.reconcile().status == "FAILED"
+    assert production.status(2) == "Rejected"
+    production.answer = production.recorded
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.live_version == 1
+
+
+def test_leftover_configs_and_models_are_collected_but_never_the_live_or_the_previous_one(production: World) -> None:
+    for version in (1, 2, 3, 4):
+        production.register(version, "Approved")
+        production.live(version)
+    production.register(5, "Approved")
+
+    assert production.reconcile().status == "SUCCEEDED"
+
+    title = PRODUCTION.title
+    assert production.deleted == [f"{title}{kind}-{number}" for kind in ("EndpointConfig", "Model")
+                                  for number in (0, 1, 2)]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", ["listModels", "deleteEndpointConfig", "listEndpointConfigs", "deleteModel"])
+def test_a_leftover_that_can_not_be_collected_is_left_for_the_next_release(production: World, operation: str) -> None:
+    for version in (1, 2, 3):
+        production.register(version, "Approved")
+        production.live(version)
+    production.register(4, "Approved")
+    production.interrupt[operation] = failing("SageMaker.SageMakerException", "busy")
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.live_version == 4
+
+
+@ENVIRONMENTS
+def test_people_are_told_once_that_nothing_is_approved_any_more(deployment: Deployment) -> None:
+    world = World(deployment)
+    world.register(7, "Rejected")
+    world.live(7)
+
+    assert world.reconcile().status == world.reconcile().status == "SUCCEEDED"
+    (message,) = world.told
+    assert "What is live stays live" in message["Message"]
+    assert "./pushline approve flight_delay 7" in message["Message"]
+    assert world.live_version == 7
+
+
+def test_nobody_is_told_when_there_never_was_a_version(production: World) -> None:
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.told == []
+
+
+def test_a_live_version_that_was_deleted_from_the_registry_gives_way_to_the_newest_approved(production: World) -> None:
+    for version in (1, 2):
+        production.register(version, "Approved")
+    production.live(2)
+    del production.packages[2]
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.live_version == 1
+
+
+def test_the_only_version_stays_live_when_it_is_deleted_from_the_registry(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.packages.clear()
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert (production.live_version, len(production.told)) == (1, 1)
+
+
+def test_a_version_deleted_while_it_is_looked_at_is_looked_for_anew(production: World) -> None:
+    for version in (1, 2):
+        production.register(version, "Approved")
+    production.interrupt["describeModelPackage"] = lambda: production.packages.pop(2)
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.live_version == 1
+
+
+def test_a_version_deleted_during_its_rollout_is_put_back_from_its_artefact(production: World) -> None:
+    for version in (1, 2):
+        production.register(version, "Approved")
+    production.live(1)
+    production.answer = ""
+    production.interrupt["updateModelPackage"] = failing("SageMaker.SageMakerException", "does not exist")
+
+    assert "could not be rejected" in production.reconcile().cause
+    assert production.live_version == 1
+
+
+def test_a_changed_instance_type_goes_autoscaling_off_change_on(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved", serving_instance_type="ml.m6i.xlarge")
+
+    assert production.reconcile().status == "SUCCEEDED"
+
+    steps = [(update["InstanceType"], update["Autoscaling"]) for update in production.updates]
+    assert steps == [("ml.m6i.large", "paused"), ("ml.m6i.xlarge", "paused"), ("ml.m6i.xlarge", "on")]
+    assert production.status(2) == "Approved"
+
+
+def test_autoscaling_that_was_left_paused_is_resumed(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.parameters["Autoscaling"] = "paused"
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert [update["Autoscaling"] for update in production.updates] == ["on"]
+
+
+def test_a_failed_change_of_instance_type_is_put_back_and_scales_again(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved", serving_instance_type="ml.m6i.xlarge")
+    production.answer = ""
+
+    assert production.reconcile().status == "FAILED"
+    production.answer = production.recorded
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.parameters == production.wanted_parameters(1)
+    assert (production.live_version, production.parameters["Autoscaling"]) == (1, "on")
+
+
+def test_a_raised_minimum_takes_effect_without_a_pause(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved", serving_minimum_instances="3")
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert [(update["MinimumInstances"], update["Autoscaling"]) for update in production.updates] == [("3", "on")]
+
+
+def test_a_fixed_number_of_instances_does_not_scale(production: World) -> None:
+    production.register(1, "Approved", serving_minimum_instances="4")
+
+    assert production.reconcile().status == "SUCCEEDED"
+    assert production.parameters["Autoscaling"] == "off"
+
+
+def test_the_question_says_where_to_look_and_how_to_decide_on_both_sides(staging: World) -> None:
+    staging.register(3, "PendingManualApproval", approval="manual")
+
+    staging.reconcile()
+
+    message = staging.told[0]["Message"]
+    for told in ("s3://artifacts/evaluation/flight-delay/run/", "endpoint flight-delay-staging",
+                 "./pushline approve flight_delay 3", "./pushline reject flight_delay 3",
+                 f"--model-package-arn {package_arn(3)} --model-approval-status Approved",
+                 f"--model-package-arn {package_arn(3)} --model-approval-status Rejected",
+                 "./pushline invoke flight_delay --environment staging"):  # fmt: skip
+        assert told in message
+
+
+def test_an_alarm_that_rolled_back_is_the_reason_of_the_rejection(production: World) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.register(2, "Approved")
+    production.silent = {2}
+
+    production.reconcile()
+
+    assert "The alarm rang." in production.packages[2]["ApprovalDescription"]
+
+
+ASYNC = replace(PRODUCTION, model=MODEL.model_copy(update={"serving": Serving(endpoint="async")}))
+
+
+class Queue(World):
+    """An asynchronous endpoint whose answer comes after a few looks."""
+
+    looks = 3
+
+    def _invoke_endpoint_async(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked += 1
+        assert request["InputLocation"].startswith("s3://")
+        return {"OutputLocation": "s3://data/async/flight-delay/production/answers/1.out"}
+
+    def _get_object(self, query: dict[str, Any]) -> dict[str, Any]:
+        if not query["Key"].startswith("async/"):
+            return super()._get_object(query)
+        self.looks -= 1
+        if self.looks >= 0:
+            raise TaskFailed("S3.NoSuchKeyException", "The specified key does not exist.")
+        return {"Body": self.answer}
+
+
+def test_an_asynchronous_endpoint_is_tried_through_its_queue() -> None:
+    world = Queue(ASYNC)
+    world.register(1, "Approved")
+
+    execution = world.reconcile()
+
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert execution.states.count("Look for the answer") == 4
+
+
+def test_an_asynchronous_endpoint_that_never_answers_fails_its_smoke_test() -> None:
+    world = Queue(ASYNC)
+    world.looks = 1000
+    world.register(1, "Approved")
+
+    assert "there was no answer after 600 seconds" in world.reconcile().cause
+    assert world.status(1) == "Rejected"
+
+
+def test_a_serverless_endpoint_is_released_without_a_size() -> None:
+    serverless = MODEL.model_copy(update={"serving": Serving(endpoint="serverless")})
+    world = World(replace(PRODUCTION, model=serverless))
+    world.register(1, "Approved")
+
+    assert world.reconcile().status == "SUCCEEDED"
+    assert set(world.parameters) == {"Image", "ModelDataUrl", "ModelPackageArn"}

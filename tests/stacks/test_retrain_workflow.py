@@ -102,7 +102,7 @@ def test_a_first_version_that_holds_its_guards_waits_for_approval(definition: di
     assert execution.arguments["Register"]["ModelApprovalStatus"] == "PendingManualApproval"
     assert "DescribeChampion" not in execution.states
     names = [given["InputName"] for given in execution.arguments["Evaluate"]["ProcessingInputs"]]
-    assert names == ["code", "challenger", "holdout"]
+    assert names == ["code", "challenger", "sample", "holdout"]
 
 
 def test_a_better_challenger_is_compared_with_the_champion_and_proposed(definition: dict[str, Any]) -> None:
