@@ -215,7 +215,7 @@ def demo(
     cdk_out: Path = Path("cdk.out"),
     repository: Annotated[Path, typer.Option(help="The git repository that is cloned and pushed.")] = Path("."),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded cloud running.")] = False,
-    time_scale: Annotated[float, typer.Option()] = 1.0,
+    time_scale: Annotated[float, typer.Option(help="Waits and bakes run this much faster.")] = 20.0,
 ) -> None:
     """The whole story on real data, in a clone of its own; exit code 0 only if all of it held."""
     from rehearsal import demo as story
