@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import subprocess
 import sys
 import tempfile
@@ -21,9 +22,18 @@ def load(client_of: ClientOf, parts: ModelParts, repository: Path, through: str)
     """Put the model's raw data of every day up to `through` (YYYY-MM-DD); (objects put, objects already there)."""
     if not parts.raw_data:
         raise NoSampleData(f"{parts.name} has no output RawData: deploy its training stack first")
+    if not _is_day(through):
+        raise NoSampleData(f"--through: {through!r} is no day; give YYYY-MM-DD")
     with tempfile.TemporaryDirectory(prefix="sample-data-") as folder:
         _write(repository, parts.name, Path(folder), through)
         return _put(client_of, Path(folder), parts.raw_data)
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return dt.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _write(repository: Path, model: str, folder: Path, through: str) -> None:

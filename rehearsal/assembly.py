@@ -79,7 +79,7 @@ def read(cdk_out: Path, default: Place) -> list[StackArtifact]:
     """The stacks of an assembly, each after what it depends on."""
     try:
         artifacts: dict[str, Any] = json.loads((cdk_out / "manifest.json").read_text()).get("artifacts", {})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         raise DeployFailed(f"{cdk_out} is no cloud assembly; `./pushline synth` writes one") from None
     if nested := [name for name, a in artifacts.items() if a["type"] == "cdk:cloud-assembly"]:
         raise DeployFailed(f"nested assemblies (CDK stages) are not rehearsed: {', '.join(sorted(nested))}")

@@ -30,6 +30,7 @@ TIMED_OUT = 124
 
 StateDir = Annotated[Path, typer.Option("--state-dir", help="Where all state is kept.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+TimeScale = Annotated[float, typer.Option(min=0.001, help="Waits, retries, bakes and schedules run this much faster.")]
 STATE_DIR = Path(".rehearsal")
 
 
@@ -65,8 +66,8 @@ def main() -> None:
 @app.command()
 def up(
     state_dir: StateDir = STATE_DIR,
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = server.PORT,
-    time_scale: Annotated[float, typer.Option(help="Waits, retries, bakes and schedules run this much faster.")] = 1.0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = server.PORT,
+    time_scale: TimeScale = 1.0,
 ) -> None:
     """Start the embedded cloud in the background and print the exports for other clients."""
     state.prepare(state_dir)
@@ -132,7 +133,7 @@ def wait(
         console.print(f"still running after {timeout:g} s", style="yellow")
         raise typer.Exit(TIMED_OUT)
     for failure in outcome.failures:
-        console.print(failure, style="red", highlight=False, markup=False)
+        console.print(failure, style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(1 if outcome.failures else 0)
 
 
@@ -206,6 +207,8 @@ def show_audit(
     as_json: AsJson = False,
 ) -> None:
     """Who called what, allowed by which statement."""
+    if not state_dir.is_dir():
+        raise NotRunning(f"there is no {state_dir}; `./pushline up --state-dir {state_dir}` starts a rehearsal there")
     _print(list(audit.read(state_dir, denied=denied)), as_json, _decisions)
 
 
@@ -215,7 +218,7 @@ def demo(
     cdk_out: Path = Path("cdk.out"),
     repository: Annotated[Path, typer.Option(help="The git repository that is cloned and pushed.")] = Path("."),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded cloud running.")] = False,
-    time_scale: Annotated[float, typer.Option(help="Waits and bakes run this much faster.")] = 20.0,
+    time_scale: TimeScale = 20.0,
 ) -> None:
     """The whole story on real data, in a clone of its own; exit code 0 only if all of it held."""
     from rehearsal import demo as story

@@ -7,7 +7,6 @@ not hold is said, and makes the demo fail.
 from __future__ import annotations
 
 import functools
-import shutil
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -54,6 +53,8 @@ class Stage:
 def tell(state_dir: Path, cdk_out: Path, repository: Path, console: Console, *, keep: bool, time_scale: float) -> bool:
     """Tell the whole story from an empty state directory; True if all of it held."""
     began = time.time()
+    state.require_git()
+    assembly.read(cdk_out, assembly.Place("", ""))  # nothing is forgotten for a story that can't be told
     state.purge(state_dir)
     state.prepare(state_dir)
     try:
@@ -217,8 +218,6 @@ def _change(stage: Stage, model: str, changes: dict[str, Any]) -> None:
 
 
 def _clone(repository: Path, clone: Path) -> None:
-    if shutil.which("git") is None:
-        raise server.NotStarted("git is missing: install it and try again")
     _git(Path("."), "clone", "--quiet", "--no-hardlinks", f"file://{repository.resolve()}", str(clone))
 
 

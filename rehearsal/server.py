@@ -133,7 +133,7 @@ def find(state_dir: Path) -> Running | None:
     """The daemon of this state directory if it is alive and ready."""
     try:
         found = json.loads((state_dir / "server.json").read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     if not _locked(state_dir):
         return None

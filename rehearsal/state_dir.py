@@ -18,9 +18,9 @@ class Unusable(Exception):
 
 
 def prepare(state_dir: Path) -> None:
-    """Make the directory, or check that what is there is ours and can be read."""
-    if state_dir.exists() and not state_dir.is_dir():
-        raise Unusable(f"{state_dir} is a file; choose another --state-dir")
+    """Make the directory, or check that what is there is ours and can be read, on a machine that has git."""
+    require_git()
+    _require_no_file(state_dir)
     if _occupied(state_dir) and not _ours(state_dir):
         raise Unusable(f"{state_dir} holds files that are not the rehearsal's; choose another --state-dir")
     if _ours(state_dir) and (found := (state_dir / _FORMAT_FILE).read_text().strip()) != FORMAT:
@@ -41,10 +41,22 @@ def purge(state_dir: Path) -> None:
     """Stop what runs there and delete it all; Unusable if the directory is not the rehearsal's."""
     if not state_dir.exists():
         return
+    _require_no_file(state_dir)
     if _occupied(state_dir) and not _ours(state_dir):
         raise Unusable(f"{state_dir} holds files that are not the rehearsal's; nothing was deleted")
     server.down(state_dir)
     shutil.rmtree(state_dir)
+
+
+def require_git() -> None:
+    """Unusable without git: the rehearsal's CodeCommit is real git."""
+    if shutil.which("git") is None:
+        raise Unusable("git is missing: install it (Debian: apt-get install git; macOS: xcode-select --install)")
+
+
+def _require_no_file(state_dir: Path) -> None:
+    if state_dir.exists() and not state_dir.is_dir():
+        raise Unusable(f"{state_dir} is a file; choose another --state-dir")
 
 
 def _ours(state_dir: Path) -> bool:

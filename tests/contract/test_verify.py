@@ -76,7 +76,8 @@ def test_everything_wrong_comes_at_once(
     assert "model_code/buy/train.py:1: is not valid Python: " in said
     assert "model_code/buy/inference.py:1: imports boto3, which models never do" in said
     assert "model_code/buy/inference.py:3: F821 Undefined name `undefined`" in said
-    assert said.splitlines()[-1] == "5 problems"
+    assert "training.instance_type: found 'ml.p5.48xlarge'" in said
+    assert said.splitlines()[-1] == "6 problems"
     assert "Traceback" not in said
     assert not (tmp_path / "bundles").exists()
 
