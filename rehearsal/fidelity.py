@@ -1,0 +1,109 @@
+"""Writes docs/fidelity.md: `python -m rehearsal.fidelity > docs/fidelity.md`; a test compares the two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+from botocore import xform_name
+
+from rehearsal.cloud.resource_types import lacking
+from rehearsal.environments import images
+from rehearsal.service import Cloud, Service, model
+from rehearsal.services import SERVICES
+
+NOT_AS_IN_AWS = (
+    ("containers", "Jobs and endpoints run as processes in an environment with the image's packages. `/opt/ml/` in a"
+     " definition becomes the job's private folder. The Python is 3.11 whatever the image's own is."),
+    ("the image's toolkit", "`pip install .` of the code is skipped; FailureReason holds more of the log than the"
+     " XGBoost image's own."),
+    ("network", "VPC configuration is recorded only. Network isolation is enforced with `unshare --net` for jobs where"
+     " the machine permits it, else recorded only; for endpoints recorded only."),
+    ("volumes and keys", "Volume keys are recorded only. KMS permissions are checked for S3 and SNS under a key, not"
+     " for endpoints' storage and CodeCommit."),
+    ("Spark", "Runs with local[2]; worker type and number are recorded only. Glue's Python holds a subset of its"
+     " modules. `GlueContext` gives the Spark session; DynamicFrames are refused."),
+    ("spot", "Accepted and never interrupted; checkpoints are copied at start and end."),
+    ("endpoints", "Serverless, asynchronous, shadow and multi-model endpoints are refused. A server that exits while it"
+     " starts fails the deployment at once, where AWS tries again until the time limit."),
+    ("rollouts", "A step of a canary or linear rollout switches on whole instances."),
+    ("autoscaling", "Refused when a stack's condition asks for it; the types may stand in a template."),
+    ("alarms", "Evaluated by the rehearsal (dimensions, M of N, missing data, percentiles); metric math and anomaly"
+     " detection are refused."),
+    ("CloudFormation's service role", "Enforced for the types listed below; other types are provisioned in-process."),
+    ("IAM", "Of AWS's managed policies only AdministratorAccess allows anything."),
+    ("Step Functions", "`TimeoutSeconds` as an expression is refused; `MaxDelaySeconds` and jitter are ignored;"
+     " execution logs are not written to CloudWatch."),
+    ("EventBridge Scheduler", "ministack's own, on its tick."),
+    ("git", "Pushes and pulls authenticate as one local user; GitPull and GitPush are not IAM-checked. GetDifferences"
+     " reports a rename as a deletion and an addition."),
+    ("builds", "Docker, secrets, report groups and batch builds are refused by their key."),
+    ("survival", "Everything of our services is on disk before a call returns; what ministack keeps is saved half a"
+     " second after a change. Work that was running is told as lost at the next start."),
+    ("time", "`--time-scale` divides waits, retry intervals, bakes, alarm periods and schedules, never the limits of"
+     " jobs, builds and rollouts."),
+)  # fmt: skip
+
+
+def page() -> str:
+    """The whole page as Markdown."""
+    return "\n".join([*_introduction(), *_differences(), *_services(), *_types(), *_images(), ""])
+
+
+def _introduction() -> Iterator[str]:
+    yield "# What the rehearsal does faithfully"
+    yield ""
+    yield "Written by `python -m rehearsal.fidelity`; a test keeps it true. What is not listed here is executed by"
+    yield "ministack, or refused: an operation or a resource type that neither has is an error that names it."
+    yield ""
+
+
+def _differences() -> Iterator[str]:
+    yield "## Not as in AWS"
+    yield ""
+    yield "| what | how it differs |"
+    yield "|---|---|"
+    yield from (f"| {what} | {how} |" for what, how in NOT_AS_IN_AWS)
+    yield ""
+
+
+def _services() -> Iterator[str]:
+    yield "## Services of ours: the operations that run"
+    yield ""
+    for service in SERVICES:
+        rest = "the others are ministack's" if service.falls_through else "the others are refused"
+        yield f"- **{service.name}** ({rest}): {', '.join(operations(service))}"
+    yield ""
+
+
+def operations(service: type[Service]) -> list[str]:
+    """The operations of AWS's model that a service of ours runs."""
+    return [name for name in model(service.name).operation_names if callable(getattr(service, xform_name(name), None))]
+
+
+def resource_types() -> list[str]:
+    """The CloudFormation types that are ours, refusals included."""
+    nowhere = cast(Cloud, None)  # types are made without touching the cloud
+    ours: dict[str, Any] = lacking(nowhere)
+    for service in SERVICES:
+        unstarted = service.__new__(service)
+        unstarted.cloud = nowhere
+        ours |= unstarted.resource_types()
+    return sorted(ours)
+
+
+def _types() -> Iterator[str]:
+    yield "## CloudFormation types of ours"
+    yield ""
+    yield from (f"- {name}" for name in resource_types())
+    yield ""
+
+
+def _images() -> Iterator[str]:
+    yield "## Images and runtimes that are stood in for"
+    yield ""
+    yield from (f"- {name}" for name in images())
+
+
+if __name__ == "__main__":
+    print(page(), end="")
