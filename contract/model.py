@@ -192,10 +192,10 @@ class Evaluation(Section):
 
 
 class Instances(Section):
-    """How few and how many instances production may have."""
+    """How few and how many instances production may have; between the two it scales with its load (off by default)."""
 
     minimum: Annotated[int, Field(ge=1)] = 2
-    maximum: Annotated[int, Field(ge=1)] = 4
+    maximum: Annotated[int, Field(ge=1)] = 2
 
     @model_validator(mode="after")
     def _range(self) -> Instances:
