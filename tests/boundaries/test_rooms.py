@@ -47,3 +47,8 @@ def test_only_the_cloud_package_touches_the_embedded_aws(graph: grimp.ImportGrap
 
 def test_app_is_a_composition_root_of_at_most_fifty_lines() -> None:
     assert len((ROOT / "app.py").read_text().splitlines()) <= 50
+
+
+def test_models_are_verified_against_the_packages_that_jobs_run_with() -> None:
+    rooms = [ROOT / room / "images" / "xgboost-3.2-0.txt" for room in ("contract", "rehearsal")]
+    assert rooms[0].read_bytes() == rooms[1].read_bytes()
