@@ -20,7 +20,8 @@ from rehearsal.service import Unsupported
 
 IMAGES = Path(__file__).parent / "images"
 PYTHON = ">=3.11.4,<3.12"
-"""Glue 5.1's and our Lambda runtime's version (safe extraction of archives came with 3.11.4); the XGBoost image's own is older (docs/fidelity.md says so)."""
+"""Glue 5.1's and our Lambda runtime's version (3.11.4 brought safe extraction of archives); the XGBoost image's
+own is older (docs/fidelity.md says so)."""
 
 # What a child process may know of this machine: how to find programs, certificates and package indexes.
 _PASSED_ON = (
