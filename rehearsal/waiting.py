@@ -54,7 +54,7 @@ def wait(
             quiet_since = None if any(busy(client_of, model) for model in parts) else quiet_since or now
             if quiet_since and now - quiet_since >= QUIET_SECONDS:
                 break
-            if now - start > timeout:
+            if now - start > timeout and quiet_since is None:  # quiet is only being confirmed: not a timeout
                 outcome.timed_out = True
                 break
             time.sleep(_POLL_SECONDS)
