@@ -26,8 +26,8 @@ def test_what_endpoints_write_is_private_encrypted_with_their_own_key_and_kept_f
     assembly: Assembly, environment: str
 ) -> None:
     (key_id,) = assembly.resources("AWS::KMS::Key", SHARED[environment])
-    (bucket,) = [found["Properties"] for name, found in assembly.resources("AWS::S3::Bucket", SHARED[environment]).items()
-                 if name.startswith("Traffic")]  # fmt: skip
+    buckets = assembly.resources("AWS::S3::Bucket", SHARED[environment])
+    (bucket,) = [found["Properties"] for name, found in buckets.items() if name.startswith("Traffic")]
     (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     kept = {rule["Prefix"]: rule["ExpirationInDays"] for rule in bucket["LifecycleConfiguration"]["Rules"]
             if "Prefix" in rule}  # fmt: skip
