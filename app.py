@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent
 def main() -> None:
     settings = load_settings()
     models = load_models(ROOT, settings.guardrails)
-    app = application(ROOT)
+    app = application(ROOT, settings)
     environments = Environments(app, settings)
     repository = RepositoryStack(
         app,

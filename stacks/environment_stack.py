@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aws_cdk import Annotations, Duration, RemovalPolicy, Stack, Tags
+from aws_cdk import Annotations, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
@@ -17,10 +17,8 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from config import Settings
+from stacks.tags import SHARED, tag
 
-OLD_VERSIONS_DAYS = 90
-"""How long an overwritten or deleted object can be restored."""
-ACCESS_LOG_DAYS = 365
 UNFINISHED_UPLOAD_DAYS = 7
 CAPTURE = "capture/"
 """Where endpoints keep sampled requests and answers, `capture/<model's slug>/<environment>/`."""
@@ -34,12 +32,12 @@ class EnvironmentStack(Stack):
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, environment: str, **stack: Any) -> None:
         super().__init__(scope, id, **stack)
-        self.environment_name = environment
+        self.environment_name, self._retention = environment, settings.retention
         self.removal = self._removal(settings)
         self.key = self._key(settings)
         self.access_logs = self._access_logs()
         self.notifications = self._notifications(settings)
-        Tags.of(self).add("pushline:environment", environment)
+        tag(self, model=SHARED, environment=environment)
 
     def _removal(self, settings: Settings) -> RemovalPolicy:
         """Data and registry outlive their stacks unless two settings agree: one in config, one at the command."""
@@ -78,7 +76,8 @@ class EnvironmentStack(Stack):
         return s3.Bucket(self, "AccessLogs", encryption=s3.BucketEncryption.S3_MANAGED, versioned=True,
                          enforce_ssl=True, block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
                          object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-                         lifecycle_rules=[_lifecycle(ACCESS_LOG_DAYS)], removal_policy=self.removal)  # fmt: skip
+                         lifecycle_rules=[self._lifecycle(self._retention.access_logs_days)],
+                         removal_policy=self.removal)  # fmt: skip
 
     def bucket(self, id: str, *rules: s3.LifecycleRule, notify: bool = False, expires: int | None = None) -> s3.Bucket:
         """A private, versioned bucket under the environment's key; its objects go after `expires` days, if ever."""
@@ -87,7 +86,7 @@ class EnvironmentStack(Stack):
                            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
                            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
                            server_access_logs_bucket=self.access_logs, server_access_logs_prefix=f"{id}/",
-                           lifecycle_rules=[_lifecycle(expires), *rules], removal_policy=self.removal)  # fmt: skip
+                           lifecycle_rules=[self._lifecycle(expires), *rules], removal_policy=self.removal)  # fmt: skip
         if notify:
             _notify_event_bus(bucket)
         return bucket
@@ -106,27 +105,26 @@ class EnvironmentStack(Stack):
             principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")], actions=["sns:Publish"],
             resources=[topic.topic_arn], conditions={"StringEquals": {"aws:SourceAccount": self.account}})  # fmt: skip
 
+    def _lifecycle(self, expires: int | None) -> s3.LifecycleRule:
+        old = self._retention.old_versions_days
+        return s3.LifecycleRule(
+            expiration=Duration.days(expires) if expires else None,
+            noncurrent_version_expiration=Duration.days(min(expires or old, old)),
+            abort_incomplete_multipart_upload_after=Duration.days(UNFINISHED_UPLOAD_DAYS))  # fmt: skip
+
 
 class ServingEnvironmentStack(EnvironmentStack):
     """What the endpoints of one environment share."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, environment: str, **stack: Any) -> None:
         super().__init__(scope, id, settings=settings, environment=environment, **stack)
-        self.traffic = self.bucket("Traffic", *_captured(settings))
+        self.traffic = self.bucket("Traffic", *self._for_a_while())
 
-
-def _lifecycle(expires: int | None) -> s3.LifecycleRule:
-    return s3.LifecycleRule(
-        expiration=Duration.days(expires) if expires else None,
-        noncurrent_version_expiration=Duration.days(min(expires or OLD_VERSIONS_DAYS, OLD_VERSIONS_DAYS)),
-        abort_incomplete_multipart_upload_after=Duration.days(UNFINISHED_UPLOAD_DAYS))  # fmt: skip
-
-
-def _captured(settings: Settings) -> list[s3.LifecycleRule]:
-    """What endpoints write is kept for a while only; raw data and features stay."""
-    days, once = Duration.days(settings.data_capture.retention_days), Duration.days(1)
-    return [s3.LifecycleRule(prefix=prefix, expiration=days, noncurrent_version_expiration=once)
-            for prefix in (CAPTURE, ANSWERS)]  # fmt: skip
+    def _for_a_while(self) -> list[s3.LifecycleRule]:
+        """What endpoints write is kept for a while only; raw data and features stay."""
+        days, once = Duration.days(self._retention.captured_days), Duration.days(1)
+        return [s3.LifecycleRule(prefix=prefix, expiration=days, noncurrent_version_expiration=once)
+                for prefix in (CAPTURE, ANSWERS)]  # fmt: skip
 
 
 def _notify_event_bus(bucket: s3.Bucket) -> None:

@@ -8,16 +8,15 @@ from constructs import Construct
 
 from config import Settings
 from stacks.environment_stack import EnvironmentStack
-
-PIPELINE_STORE_DAYS = 30
-"""Sources and Verify's output are read within one execution; a bundle has its own place among the artifacts."""
+from stacks.tags import TRAINING
 
 
 class FoundationStack(EnvironmentStack):
     """The environment that models are trained in, with the data, artifact and pipeline buckets."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, **stack: Any) -> None:
-        super().__init__(scope, id, settings=settings, environment="training", **stack)
+        super().__init__(scope, id, settings=settings, environment=TRAINING, **stack)
         self.data = self.bucket("Data", notify=True)
-        self.artifacts = self.bucket("Artifacts")
-        self.pipeline_store = self.bucket("PipelineStore", expires=PIPELINE_STORE_DAYS)
+        self.artifacts = self.bucket("Artifacts", expires=settings.retention.registry_days)
+        # Sources and Verify's output are read within one execution; a bundle has its own place among the artifacts.
+        self.pipeline_store = self.bucket("PipelineStore", expires=settings.retention.staging_days)

@@ -34,7 +34,7 @@ def test_what_endpoints_write_is_private_encrypted_with_their_own_key_and_kept_f
 
     assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
     assert key_id in json.dumps(rule["ServerSideEncryptionByDefault"]["KMSMasterKeyID"])
-    assert set(kept.values()) == {load_settings().data_capture.retention_days}
+    assert set(kept.values()) == {load_settings().retention.captured_days}
 
 
 @pytest.mark.parametrize("environment", ["staging", "production"])
