@@ -55,6 +55,8 @@ TABLE = (
              "log delivery and X-Ray know no resources"),
     Accepted(r".*-Release-.*/Roles/.*", _resource(r"[^*]*/(training|bundles|evaluation)/[a-z0-9-]+/\*"),
              BELOW_A_PREFIX),
+    Accepted(r".*-Release-.*/Roles/(Serving|Reconciler)/.*", _resource(r"arn:[^*]*:kms:[^*]*:key/\*"),
+             "KMS makes up the id of the key in training's account; conditions bind it to S3 and to the one bucket"),
     Accepted(r".*-Release-.*/Roles/Serving/.*", _resource(r"[^*]*/capture/[a-z0-9-]+/[a-z]+/\*"), BELOW_A_PREFIX),
     Accepted(r".*-Release-.*/Roles/(Serving|Update)/.*", _resource(r"[^*]*:alarm:[a-z0-9-]+-\*"),
              "alarms are named after endpoint and fleet; the prefix is this endpoint's own"),

@@ -17,6 +17,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from config import Settings
+from stacks.crossing import Reader
 from stacks.tags import SHARED, tag
 
 UNFINISHED_UPLOAD_DAYS = 7
@@ -79,9 +80,10 @@ class EnvironmentStack(Stack):
                          lifecycle_rules=[self._lifecycle(self._retention.access_logs_days)],
                          removal_policy=self.removal)  # fmt: skip
 
-    def bucket(self, id: str, *rules: s3.LifecycleRule, notify: bool = False, expires: int | None = None) -> s3.Bucket:
+    def bucket(self, id: str, *rules: s3.LifecycleRule, notify: bool = False, expires: int | None = None,
+               name: str | None = None) -> s3.Bucket:  # fmt: skip
         """A private, versioned bucket under the environment's key; its objects go after `expires` days, if ever."""
-        bucket = s3.Bucket(self, id, encryption=s3.BucketEncryption.KMS, encryption_key=self.key,
+        bucket = s3.Bucket(self, id, bucket_name=name, encryption=s3.BucketEncryption.KMS, encryption_key=self.key,
                            bucket_key_enabled=True, versioned=True, enforce_ssl=True,
                            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
                            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
@@ -90,6 +92,22 @@ class EnvironmentStack(Stack):
         if notify:
             _notify_event_bus(bucket)
         return bucket
+
+    def lend(self, bucket: s3.Bucket, reader: Reader) -> None:
+        """Let a role of another account read from the bucket, and use the key for that and nothing else."""
+        keys = [bucket.arn_for_objects(key) for key in reader.keys]
+        bucket.add_to_resource_policy(reader.visitor.may("s3:GetObject", on=keys))
+        if reader.listed:
+            prefixes: dict[str, dict[str, object]] = {"StringLike": {"s3:prefix": list(reader.listed)}}
+            bucket.add_to_resource_policy(reader.visitor.may("s3:ListBucket", on=bucket.bucket_arn, when=prefixes))
+        # By name, since the bucket itself refers to the key.
+        resource = bucket.node.default_child
+        assert isinstance(resource, s3.CfnBucket)
+        named = f"arn:{self.partition}:s3:::{resource.bucket_name}"
+        through: dict[str, object] = {"kms:ViaService": f"s3.{self.region}.{self.url_suffix}",
+                                      "kms:EncryptionContext:aws:s3:arn": named}  # fmt: skip
+        self.key.add_to_resource_policy(
+            reader.visitor.may("kms:Decrypt", on="*", when={"StringEquals": through}))  # fmt: skip
 
     def _notifications(self, settings: Settings) -> sns.Topic:
         topic = sns.Topic(self, "Notifications", master_key=self.key, enforce_ssl=True,

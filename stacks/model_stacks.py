@@ -9,6 +9,7 @@ from config import Settings
 from contract import Model
 from stacks.deployment import Deployment, deployments
 from stacks.environments import Environments
+from stacks.place import is_apart, place
 from stacks.release_stack import ReleaseStack
 from stacks.serving_stack import ServingStack
 from stacks.training_stack import TrainingStack
@@ -17,15 +18,21 @@ from stacks.training_stack import TrainingStack
 def model_stacks(app: App, model: Model, *, settings: Settings, environments: Environments,
                  repository: codecommit.IRepository) -> None:  # fmt: skip
     """Every stack of `model`."""
-    TrainingStack(app, f"{model.title}-Training", settings=settings, model=model, repository=repository,
-                  foundation=environments.foundation, env=environments.training)  # fmt: skip
+    training = TrainingStack(app, f"{model.title}-Training", settings=settings, model=model, repository=repository,
+                             foundation=environments.foundation, env=environments.training)  # fmt: skip
     for deployment in deployments(model):
-        _deployed(app, deployment, settings, environments)
+        release, serving = _deployed(app, deployment, settings, environments)
+        if is_apart(settings, deployment.environment):
+            # An event bus before the rule that puts events on it, and the registry before the first look at it.
+            training.add_stack_dependency(release)
+            serving.add_stack_dependency(training)
 
 
-def _deployed(app: App, deployment: Deployment, settings: Settings, environments: Environments) -> None:
-    environment, env = environments.serving[deployment.environment], environments.training
+def _deployed(app: App, deployment: Deployment, settings: Settings,
+              environments: Environments) -> tuple[ReleaseStack, ServingStack]:  # fmt: skip
+    environment, env = environments.serving[deployment.environment], place(settings, deployment.environment)
     release = ReleaseStack(app, deployment.release_stack, settings=settings, deployment=deployment,
                            environment=environment, foundation=environments.foundation, env=env)  # fmt: skip
-    ServingStack(app, deployment.serving_stack, deployment=deployment, limits=settings.guardrails.serving,
+    serving = ServingStack(app, deployment.serving_stack, deployment=deployment, limits=settings.guardrails.serving,
                  environment=environment, execution_role=release.roles.serving, env=env)  # fmt: skip
+    return release, serving

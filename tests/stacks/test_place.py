@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
-from config import Invalid, Settings, load_settings
-from stacks.place import place
+from config import Settings, load_settings
+from stacks.place import is_apart, place
 
 
 def settings(**accounts: str) -> Settings:
@@ -14,14 +12,18 @@ def settings(**accounts: str) -> Settings:
 
 
 def test_without_values_the_templates_take_the_deployers_account() -> None:
-    assert (place(load_settings()).account, place(load_settings()).region) == (None, None)
+    found = place(load_settings(), "production")
+    assert (found.account, found.region) == (None, None)
+    assert not is_apart(load_settings(), "production")
 
 
 def test_one_account_is_the_place_of_all() -> None:
-    one = place(settings(training="111111111111", staging="111111111111", production="111111111111"))
-    assert (one.account, one.region) == ("111111111111", "eu-west-1")
+    one = settings(training="111111111111", staging="111111111111", production="111111111111")
+    assert {place(one, name).account for name in ("training", "staging", "production")} == {"111111111111"}
+    assert not is_apart(one, "production")
 
 
-def test_several_accounts_are_refused_and_not_quietly_made_one() -> None:
-    with pytest.raises(Invalid, match="production 222222222222"):
-        place(settings(training="111111111111", staging="111111111111", production="222222222222"))
+def test_only_an_account_other_than_trainings_is_apart() -> None:
+    two = settings(training="111111111111", staging="111111111111", production="222222222222")
+    assert (place(two, "production").account, place(two, "production").region) == ("222222222222", "eu-west-1")
+    assert [is_apart(two, name) for name in ("training", "staging", "production")] == [False, False, True]
