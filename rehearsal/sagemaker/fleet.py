@@ -21,6 +21,7 @@ from rehearsal.model_server import SERVE
 from rehearsal.sagemaker.artifact import fetch, pull
 from rehearsal.sagemaker.capture import Capture
 from rehearsal.sagemaker.container import SAGEMAKER, image_name
+from rehearsal.sagemaker.variant_plan import VariantPlan
 from rehearsal.service import Caller, Cloud, Logs
 from rehearsal.store import Store
 
@@ -34,24 +35,6 @@ RESTART_SECONDS = 1.0
 
 class Unhealthy(Exception):
     """A fleet that did not come up; the message is SageMaker's FailureReason."""
-
-
-@dataclass(frozen=True)
-class VariantPlan:
-    """One production variant, whole: what is left of configuration and model once an endpoint has them."""
-
-    name: str
-    weight: float
-    count: int
-    image: str
-    model_data_url: str | None
-    environment: dict[str, str]
-    role: str
-    startup_seconds: float
-
-    @property
-    def package(self) -> str:
-        return self.environment.get("MODEL_PACKAGE_ARN", "")
 
 
 @dataclass

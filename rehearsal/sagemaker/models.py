@@ -11,6 +11,7 @@ from rehearsal.sagemaker.container import SAGEMAKER
 from rehearsal.sagemaker.fleet import server_image
 from rehearsal.sagemaker.listing import page
 from rehearsal.sagemaker.tags import Permissions, Tags, request_tags, tagging
+from rehearsal.sagemaker.variant_plan import container_of
 from rehearsal.service import Caller, Params, Permission, ServiceError, Unsupported, arn
 
 Document = dict[str, Any]
@@ -177,12 +178,6 @@ class Models(Tags):
 
     def _owned(self, kind: str, prefix: str) -> list[Document]:
         return [document for key, document in self.cloud.store.list(kind) if key.startswith(prefix)]
-
-
-def container_of(model: Document) -> Document:
-    """The one container of a model."""
-    container: Document = model.get("PrimaryContainer") or model["Containers"][0]
-    return container
 
 
 def _only_container(params: Params) -> Document:

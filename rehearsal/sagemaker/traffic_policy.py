@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rehearsal.sagemaker.fleet import VariantPlan
+from rehearsal.sagemaker.variant_plan import VariantPlan
 from rehearsal.service import ServiceError, Unsupported
 
 Document = dict[str, Any]
