@@ -35,7 +35,7 @@ NOT_AS_IN_AWS = (
     ("Step Functions", "`TimeoutSeconds` as an expression is refused; `MaxDelaySeconds` and jitter are ignored;"
      " execution logs are not written to CloudWatch."),
     ("EventBridge Scheduler", "A schedule's time runs `--time-scale` times as fast from when it was made or changed, to"
-     " the second; one that was due while the rehearsal was down fires once at the next start, further times that passed"
+     " the second; one that was due while the rehearsal was down fires once at the next start, other times that passed"
      " are left out. An invocation that a kill interrupts is repeated. A flexible window opens with its invocation; the"
      " key of a schedule is recorded only. Targets are functions, state machines and event buses; others, universal"
      " targets too, are refused."),
