@@ -18,8 +18,8 @@ from rich.table import Table
 from rehearsal import arrivals, assembly, audit, log_reader, predictions, server, status, waiting
 from rehearsal import state_dir as state
 from rehearsal.approval import APPROVED, REJECTED, set_approval
-from rehearsal.connection import NotRunning, clients, connect, repository_url, running
-from rehearsal.landscape import NotDeployed, survey
+from rehearsal.connection import NotRunning, connect, look, repository_url, running
+from rehearsal.landscape import NotDeployed
 from rehearsal.service import ServiceError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
@@ -117,7 +117,7 @@ def load(
 def remote(state_dir: StateDir = STATE_DIR) -> None:
     """Print the URL for `git remote add`."""
     at = running(state_dir)
-    print(repository_url(at, survey(clients(at))))
+    print(repository_url(at, look(at)[1]))
 
 
 @app.command()

@@ -63,7 +63,7 @@ def predict(
     endpoint, package = live_version(client_of, landscape, model, environment)
     payload = payload or sample_payload(client_of, package["metadata"])
     try:
-        answer = client_of("sagemaker-runtime").invoke_endpoint(
+        answer = client_of("sagemaker-runtime", landscape.model(model).places[environment]).invoke_endpoint(
             EndpointName=endpoint["name"],
             ContentType=payload.content_type,
             Accept="application/json",

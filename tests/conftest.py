@@ -68,3 +68,44 @@ def assembly(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Assemb
             done = synthesize(target)
             assert done.returncode == 0, done.stderr
     return Assembly(target)
+
+
+ACCOUNTS = {"training": "111111111111", "staging": "222222222222", "production": "333333333333"}
+OTHER_SETTINGS = {
+    "bounded": {"permissions_boundary": "teams/pushline-boundary"},
+    "accounts": {
+        "environments": {name: {"account": account, "region": "eu-west-1"} for name, account in ACCOUNTS.items()}
+    },
+}
+"""What differs in platform.yaml, by the folder of the assembly."""
+SYNTHESIZE = """
+import json, os, pathlib, app
+from stacks.acknowledgements import TABLE, Checks
+shipped, target = app.load_settings(), pathlib.Path(os.environ["CDK_OUTDIR"])
+checks, remember = [], Checks.__init__
+def __init__(self, app):
+    checks.append(self)
+    remember(self, app)
+Checks.__init__ = __init__
+for name, changes in {settings}.items():
+    changed = type(shipped).model_validate({{**shipped.model_dump(), **changes}})
+    app.load_settings = lambda changed=changed: changed
+    os.environ["CDK_OUTDIR"] = str(target / name)
+    app.main()
+used = [number for number, row in enumerate(TABLE) if any(row in check.used for check in checks)]
+(target / "acknowledged.json").write_text(json.dumps(used))
+"""
+
+
+@pytest.fixture(scope="session")
+def otherwise(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, Assembly]:
+    """The assemblies of OTHER_SETTINGS by name; the first worker to ask makes them."""
+    base = tmp_path_factory.getbasetemp()
+    target = (base if worker_id == "master" else base.parent) / "otherwise"
+    with Path(f"{target}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (target / "done").exists():
+            done = python("-c", SYNTHESIZE.format(settings=OTHER_SETTINGS), target=target)
+            assert done.returncode == 0, done.stderr
+            (target / "done").touch()
+    return {name: Assembly(target / name) for name in OTHER_SETTINGS}

@@ -16,7 +16,11 @@ from stacks.deployment import Deployment
 from stacks.release_workflow import release_workflow
 from tests.stacks.state_machine import Execution, TaskFailed, run
 
-FILLED = {"UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people"}
+FILLED = {
+    "Group": "arn:aws:sagemaker:us-east-1:000000000000:model-package-group/flight-delay",
+    "UpdateRole": "arn:aws:iam::000000000000:role/update",
+    "Topic": "arn:aws:sns:us-east-1:000000000000:people",
+}
 BOTOCORE_NAMES = {"sagemakerruntime": "sagemaker-runtime"}
 NO_MODEL = {"Image": "none", "ModelDataUrl": "", "ModelPackageArn": "", "InstanceType": "ml.m6i.large",
             "MinimumInstances": "1", "MaximumInstances": "1", "Autoscaling": "off"}  # fmt: skip
