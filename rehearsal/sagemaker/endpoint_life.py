@@ -17,6 +17,7 @@ from rehearsal.sagemaker.fleet import Fleet, Unhealthy, end_orphans
 from rehearsal.sagemaker.models import ENDPOINT
 from rehearsal.sagemaker.rollout import RolledBack, roll_out
 from rehearsal.sagemaker.router import Router
+from rehearsal.sagemaker.serverless import variant_kind
 from rehearsal.sagemaker.tags import Tags
 from rehearsal.sagemaker.traffic_policy import TrafficPolicy, traffic_policy
 from rehearsal.service import Cloud
@@ -161,6 +162,7 @@ class EndpointLife:
             endpoint["EndpointName"],
             owner(endpoint),
             deployment["config"],
+            variant_kind,
         )
         try:
             fleet.start(self._stopping)

@@ -96,11 +96,16 @@ def _variants(deployment: Document, *, times: bool = True) -> list[Document]:
             ],
             "CurrentWeight": plan["weight"],
             "DesiredWeight": plan["weight"],
-            "CurrentInstanceCount": plan["count"],
-            "DesiredInstanceCount": plan["count"],
+            **_capacity(plan),
         }
         for plan in deployment["plans"]
     ]
+
+
+def _capacity(plan: Document) -> Document:
+    if serverless := plan.get("serverless"):
+        return {"CurrentServerlessConfig": serverless, "DesiredServerlessConfig": serverless}
+    return {"CurrentInstanceCount": plan["count"], "DesiredInstanceCount": plan["count"]}
 
 
 def _iso(seconds: float) -> str:

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,10 @@ PROCESS = "sagemaker/server-process"
 STOP_SECONDS = 35
 """A little more than the model server's own grace for requests in flight."""
 RESTART_SECONDS = 1.0
+
+
+class Throttled(Exception):
+    """More requests at once than a variant may serve."""
 
 
 class Unhealthy(Exception):
@@ -67,6 +72,9 @@ class Instance:
 class Variant:
     """The instances of one production variant; one that dies is replaced, as SageMaker does."""
 
+    payload_bytes = 25 * 1024 * 1024
+    """SageMaker's limit for a real-time request (its API model still states the older 6 MiB)."""
+
     def __init__(self, plan: VariantPlan, model_dir: Path, cloud: Cloud, endpoint: str, caller: Caller) -> None:
         self.plan, self.instances = plan, list[Instance]()
         self._model_dir, self._cloud, self._endpoint, self._caller = model_dir, cloud, endpoint, caller
@@ -85,11 +93,16 @@ class Variant:
                 if give_up.wait(0.05):
                     raise Unhealthy("lost when the rehearsal stopped")
 
+    async def wake(self) -> float:
+        """Called for every request before an instance is chosen: the seconds that a cold start took, if there was
+        one; `Throttled` when the variant serves as many requests as it can."""
+        return 0.0
+
     def stop(self) -> None:
         """Ask every instance to finish what it serves and go; insist after the grace period."""
         self._stopping.set()
         for instance in self.instances:
-            _end(instance)
+            end(instance)
         deadline = time.monotonic() + STOP_SECONDS
         for instance in self.instances:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -159,7 +172,7 @@ class Variant:
                     logs.write(text)
         self._cloud_forgets(instance)
         if not instance.stopping and self._served(instance):
-            self._replace(instance)
+            self._died(instance)
 
     def _open_log(self, instance: Instance) -> Logs:
         group, stream = f"/aws/sagemaker/Endpoints/{self._endpoint}", f"{self.plan.name}/{instance.id}"
@@ -172,7 +185,8 @@ class Variant:
     def _served(self, instance: Instance) -> bool:
         return not self._stopping.is_set() and instance in self.instances and self.in_service
 
-    def _replace(self, instance: Instance) -> None:
+    def _died(self, instance: Instance) -> None:
+        """Put another in its place."""
         log.warning("endpoint %s: instance %s died, replacing it", self._endpoint, instance.id)
         self.instances = [other for other in self.instances if other is not instance]
         while not self._stopping.wait(RESTART_SECONDS):
@@ -180,7 +194,7 @@ class Variant:
             while fresh.alive() and not fresh.healthy() and not self._stopping.wait(0.05):
                 pass
             if self._stopping.is_set():
-                _end(fresh)
+                end(fresh)
             if fresh.alive():
                 self.instances = [*self.instances, fresh]
                 return
@@ -201,9 +215,17 @@ class Fleet:
     """All variants of one endpoint configuration, serving or about to."""
 
     def __init__(
-        self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller, config: str
+        self,
+        plans: list[VariantPlan],
+        folder: Path,
+        cloud: Cloud,
+        endpoint: str,
+        caller: Caller,
+        config: str,
+        kind_of: Callable[[VariantPlan], type[Variant]] = lambda plan: Variant,
     ) -> None:
         self.folder, self.config, self.variants = folder, config, list[Variant]()
+        self._kind_of = kind_of
         self.capture: Capture | None = None
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
@@ -217,7 +239,8 @@ class Fleet:
             else:
                 model_dir = place / "model"
                 model_dir.mkdir(parents=True, exist_ok=True)
-            self.variants.append(Variant(plan, model_dir, self._cloud, self._endpoint, self._caller))
+            variant = self._kind_of(plan)(plan, model_dir, self._cloud, self._endpoint, self._caller)
+            self.variants.append(variant)
         for variant in self.variants:
             variant.launch()
         for variant in self.variants:
@@ -271,7 +294,8 @@ def _arguments(pid: int) -> str:
     return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
 
 
-def _end(instance: Instance) -> None:
+def end(instance: Instance) -> None:
+    """Ask an instance to finish what it serves and go."""
     instance.stopping = True
     with contextlib.suppress(ProcessLookupError):
         instance.process.send_signal(signal.SIGTERM)

@@ -13,6 +13,7 @@ from rehearsal.sagemaker.meter import Meter
 from rehearsal.sagemaker.models import CONFIG, ENDPOINT, MODEL, Models, config_arn, endpoint_arn, model_arn
 from rehearsal.sagemaker.rollout import check_alarms
 from rehearsal.sagemaker.router import Router, endpoint_url
+from rehearsal.sagemaker.serverless import check_conversion
 from rehearsal.sagemaker.tags import Permissions, request_tags, tagging
 from rehearsal.sagemaker.traffic_policy import traffic_policy
 from rehearsal.sagemaker.variant_plan import VariantPlan, retained, variant_plan
@@ -124,6 +125,7 @@ class Hosting(Models):
         if params.get("RetainDeploymentConfig"):
             config = endpoint.get("LastDeploymentConfig")
         live = live_plans(endpoint["live"]) if endpoint["live"] else []
+        check_conversion(live, plans)
         check_alarms(self.cloud, traffic_policy(config, plans, live).alarms, plans[0].role, caller)
 
         def change(document: Document) -> None:

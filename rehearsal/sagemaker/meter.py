@@ -18,7 +18,7 @@ PERIOD_SECONDS, LEAST_PERIOD_SECONDS = 60, 0.2
 VALUES = 150
 """PutMetricData takes at most this many different values of one metric at once."""
 DIGITS = 3
-_MICROSECONDS = ("ModelLatency", "OverheadLatency")
+_MICROSECONDS = ("ModelLatency", "OverheadLatency", "ModelSetupTime")
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ class Meter:
         slot = math.floor(time.time() / self._period)
         with self._lock:
             self._counts.setdefault((slot, place, "InvocationModelErrors"), Counter())[1.0] += 1
+
+    def set_up(self, place: Place, seconds: float) -> None:
+        """A serverless variant was started for a request."""
+        slot = math.floor(time.time() / self._period)
+        with self._lock:
+            self._counts.setdefault((slot, place, "ModelSetupTime"), Counter())[_rounded(seconds * 1e6)] += 1
 
     def _run(self) -> None:
         while not self._stopping.wait(self._period - time.time() % self._period):

@@ -19,14 +19,13 @@ from typing import Any
 import httpx
 import uvicorn
 
-from rehearsal.sagemaker.fleet import Fleet, Instance, Variant
+from rehearsal.sagemaker.fleet import Fleet, Instance, Throttled, Unhealthy, Variant
 from rehearsal.sagemaker.meter import Meter, Place
 from rehearsal.store import Store
 
 log = logging.getLogger("rehearsal")
 KIND, KEY = "sagemaker/router", "address"
-PAYLOAD_BYTES = 25 * 1024 * 1024
-"""SageMaker's limit for a real-time request (its API model still states the older 6 MiB)."""
+PAYLOAD_BYTES = Variant.payload_bytes
 MODEL_SECONDS = 60.0
 """How long SageMaker waits for a model's answer."""
 ENDPOINT_HEADER, VARIANT_HEADER = "x-rehearsal-endpoint", "x-amzn-sagemaker-target-variant"
@@ -214,6 +213,7 @@ class Router:
                 break
             fleet, variant = route.variant(headers.get(VARIANT_HEADER))
             place = _place(arn, fleet, variant) if action == "invocations" else None
+            await self._wake(variant, place, body)
             instance = route.instance(fleet, variant, tried)
             if instance is not None:
                 tried.add(instance.id)
@@ -235,6 +235,19 @@ class Router:
         if place is not None:
             self._meter.invoked(place, 503, 0.0, time.monotonic() - began, 1)
         raise Refused(503, f"Endpoint {_name(arn)} has no healthy instance")
+
+    async def _wake(self, variant: Variant, place: Place | None, body: bytes) -> None:
+        """Whatever a variant does before it takes a request; Refused when it takes none."""
+        if len(body) > variant.payload_bytes:
+            raise Refused(413, _too_large(variant.payload_bytes))
+        try:
+            seconds = await variant.wake()
+        except Throttled as error:
+            raise Refused(429, str(error)) from None
+        except Unhealthy as error:
+            raise Refused(503, str(error)) from None
+        if seconds and place is not None:
+            self._meter.set_up(place, seconds)
 
     def _measure(self, place: Place | None, status: int, asked: float, began: float, variant: Variant) -> None:
         if place is not None:
@@ -285,8 +298,12 @@ async def _body(receive: Receive) -> bytes:
         content += message.get("body", b"")
         more = message.get("more_body", False)
         if len(content) > PAYLOAD_BYTES:
-            raise Refused(413, f"the payload is larger than {PAYLOAD_BYTES // 1024 // 1024} MB")
+            raise Refused(413, _too_large(PAYLOAD_BYTES))
     return bytes(content)
+
+
+def _too_large(limit: int) -> str:
+    return f"the payload is larger than {limit // 1024 // 1024} MB"
 
 
 def _listen(port: int) -> socket.socket:

@@ -125,6 +125,8 @@ class SageMakerRuntime(Service):
 def _router_error(answer: httpx.Response, caller: Caller, endpoint: str) -> ServiceError:
     if answer.status_code == 504:
         return ModelError(0, answer.text, "the model", caller, endpoint)
+    if answer.status_code == 429:
+        return ServiceError("ThrottlingException", answer.text, 400)
     if answer.status_code in (400, 413):
         return ServiceError("ValidationError", answer.text, answer.status_code)
     return ServiceError("ServiceUnavailable", answer.text, 503)
