@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,8 +20,10 @@ from tests.rehearsal.loopback import Loopback, serve
 from tests.rehearsal.serving import BROKEN, DOUBLES, ROLE, configure, packed, same_python, settled, until
 
 SIZE = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
-SLOW = DOUBLES.replace("data == [99]", "data == [98]").replace("time.sleep(0.5)", "time.sleep(1)")
-INSTANCES = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+WAITS = """
+        open("{asked}", "w").close()
+        while not os.path.exists("{gate}"):
+            time.sleep(0.02)"""
 
 
 @pytest.fixture(scope="module")
@@ -83,20 +86,22 @@ def test_provisioned_concurrency_keeps_the_server(cloud: Loopback) -> None:
     assert server in servers(cloud)
 
 
-def test_more_requests_at_once_than_its_concurrency_are_throttled(cloud: Loopback) -> None:
-    url = address(cloud, live(cloud, "busy", SLOW))
-    with ThreadPoolExecutor(5) as clients:
-        answers = [*clients.map(lambda _: httpx.post(url, json=[98]), range(5))]
-    assert sorted(answer.status_code for answer in answers) == [200, 200, 429, 429, 429]
-    with ThreadPoolExecutor(2) as clients:
-        busy = [clients.submit(httpx.post, url, json=[98]) for _ in range(2)]
-        threading.Event().wait(0.4)
-        runtime = cloud.client("sagemaker-runtime")
-        runtime.meta.events.register("needs-retry.*", lambda **_: None, unique_id="retry-config-sagemaker-runtime")
+def test_more_requests_at_once_than_its_concurrency_are_throttled(cloud: Loopback, tmp_path: Path) -> None:
+    asked, gate = tmp_path / "asked", tmp_path / "gate"
+    script = DOUBLES.replace("time.sleep(0.5)", WAITS.format(asked=asked, gate=gate))
+    url = address(cloud, live(cloud, "busy", script, {**SIZE, "MaxConcurrency": 1}))
+    runtime = cloud.client("sagemaker-runtime")
+    runtime.meta.events.unregister("needs-retry.sagemaker-runtime", unique_id="retry-config-sagemaker-runtime")
+    with ThreadPoolExecutor(1) as clients:
+        busy = clients.submit(httpx.post, url, json=[99], timeout=60)
+        until(asked.exists)
+        assert [httpx.post(url, json=[1]).status_code for _ in range(3)] == [429, 429, 429]
         with pytest.raises(ClientError, match="Rate exceeded") as caught:
             runtime.invoke_endpoint(EndpointName="busy", ContentType="application/json", Body=b"[1]")
-        assert caught.value.response["Error"]["Code"] == "ThrottlingException"
-        assert [answer.result().status_code for answer in busy] == [200, 200]
+        gate.touch()
+        assert busy.result().status_code == 200
+    assert caught.value.response["Error"]["Code"] == "ThrottlingException"
+    assert httpx.post(url, json=[1]).status_code == 200
 
 
 def test_requests_that_meet_a_cold_start_wait_for_it(cloud: Loopback) -> None:
