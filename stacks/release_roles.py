@@ -63,7 +63,8 @@ class ReleaseRoles(Construct):
         if self._deployment.captures:
             yield write_objects(data, f"{CAPTURE}{place}/*")
         if self._deployment.kind == "async":
-            yield write_objects(data, f"{ANSWERS}{place}/*")
+            yield write_objects(data, f"{ANSWERS}{place}/answers/*", f"{ANSWERS}{place}/failures/*")
+            yield read_objects(data, f"{ANSWERS}{place}/requests/*")
             yield read_objects(self._foundation.artifacts, f"bundles/{self._deployment.model.slug}/*")
 
     def _see_alarms(self) -> Iterable[iam.PolicyStatement]:

@@ -25,13 +25,16 @@ _DESCRIBED = (
 )
 
 
-def deployment(config: str, plans: list[VariantPlan], capture: Document | None) -> Document:
+def deployment(
+    config: str, plans: list[VariantPlan], capture: Document | None, asynchronous: Document | None
+) -> Document:
     """What an endpoint runs or is about to run."""
     return {
         "id": secrets.token_hex(6),
         "config": config,
         "plans": [asdict(plan) for plan in plans],
         "capture": capture,
+        "asynchronous": asynchronous,
         "since": time.time(),
     }
 
@@ -46,6 +49,7 @@ def described(endpoint: Document) -> Params:
     shown = {key: endpoint[key] for key in _DESCRIBED if key in endpoint}
     if endpoint["live"]:
         shown["ProductionVariants"] = _variants(endpoint["live"])
+        shown["AsyncInferenceConfig"] = endpoint["live"].get("asynchronous")
     if endpoint["pending"]:
         shown["PendingDeploymentSummary"] = {
             "EndpointConfigName": endpoint["pending"]["config"],

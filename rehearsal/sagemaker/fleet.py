@@ -227,6 +227,7 @@ class Fleet:
         self.folder, self.config, self.variants = folder, config, list[Variant]()
         self._kind_of = kind_of
         self.capture: Capture | None = None
+        self.asynchronous = False
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
     def start(self, give_up: threading.Event) -> None:

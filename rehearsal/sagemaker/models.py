@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from rehearsal.environments import images
 from rehearsal.sagemaker.artifact import ArtifactError, check_readable
+from rehearsal.sagemaker.async_request import check_asynchronous
 from rehearsal.sagemaker.container import SAGEMAKER
 from rehearsal.sagemaker.fleet import server_image
 from rehearsal.sagemaker.listing import page
@@ -35,7 +36,6 @@ _VARIANT_REFUSED = (
     "EnableSSMAccess",
 )
 _CONFIG_REFUSED = (
-    "AsyncInferenceConfig",
     "ExplainerConfig",
     "ShadowProductionVariants",
     "ExecutionRoleArn",
@@ -209,6 +209,7 @@ def _only_container(params: Params) -> Document:
 def _check_config(params: Params) -> None:
     check_serverless(params)
     _refuse(params, _CONFIG_REFUSED, f"endpoint configuration {params['EndpointConfigName']}")
+    check_asynchronous(params)
     names = [variant["VariantName"] for variant in params["ProductionVariants"]]
     if len(set(names)) < len(names):
         raise ServiceError("ValidationException", f"variant names must be unique: {', '.join(names)}")
