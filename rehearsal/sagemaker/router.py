@@ -22,6 +22,7 @@ import uvicorn
 from rehearsal.sagemaker.async_request import Answer
 from rehearsal.sagemaker.fleet import Fleet, Instance, Throttled, Unhealthy, Variant
 from rehearsal.sagemaker.meter import Meter, Place
+from rehearsal.sagemaker.mirror import Mirror
 from rehearsal.store import Store
 
 log = logging.getLogger("rehearsal")
@@ -102,6 +103,7 @@ class Router:
         self._store, self._meter = store, meter
         self._routes: dict[str, Route] = {}
         self._client: httpx.AsyncClient | None = None
+        self._mirror: Mirror | None = None
         self._server: uvicorn.Server | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -169,7 +171,9 @@ class Router:
             self._loop = asyncio.get_running_loop()
             limits = httpx.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=30)
             async with httpx.AsyncClient(limits=limits, trust_env=False) as self._client:
+                self._mirror = Mirror(self._meter, MODEL_SECONDS)
                 await server.serve(sockets=[listener])
+                await self._mirror.close()
 
         asyncio.run(serve())
 
@@ -237,6 +241,8 @@ class Router:
             await self._wake(variant, place)
             instance = route.instance(fleet, variant, tried)
             if instance is not None:
+                if place is not None and not tried:
+                    self._copy(arn, fleet, headers, body)
                 tried.add(instance.id)
                 asked = time.monotonic()
                 try:
@@ -267,6 +273,10 @@ class Router:
             raise Refused(503, str(error)) from None
         if seconds and place is not None:
             self._meter.set_up(place, seconds)
+
+    def _copy(self, arn: str, fleet: Fleet, headers: dict[str, str], body: bytes) -> None:
+        assert self._mirror is not None
+        self._mirror.offer(fleet, headers, body, lambda of, variant: _place(arn, of, variant))
 
     def _measure(self, place: Place | None, status: int, asked: float, began: float, variant: Variant) -> None:
         if place is not None:
