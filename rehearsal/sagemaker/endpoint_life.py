@@ -174,6 +174,7 @@ class EndpointLife:
                 raise
             log.exception("endpoint %s could not be brought up", made)
             raise Unhealthy(f"{type(error).__name__}: {error}"[:1024]) from error
+        fleet.asynchronous = bool(deployment.get("asynchronous"))
         if capture := deployment.get("capture"):
             fleet.capture = Capture(capture, self._cloud, endpoint["EndpointName"], variants[0].role, owner(endpoint))
         return fleet

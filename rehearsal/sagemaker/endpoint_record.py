@@ -25,13 +25,16 @@ _DESCRIBED = (
 )
 
 
-def deployment(config: str, plans: list[VariantPlan], capture: Document | None) -> Document:
+def deployment(
+    config: str, plans: list[VariantPlan], capture: Document | None, asynchronous: Document | None
+) -> Document:
     """What an endpoint runs or is about to run."""
     return {
         "id": secrets.token_hex(6),
         "config": config,
         "plans": [asdict(plan) for plan in plans],
         "capture": capture,
+        "asynchronous": asynchronous,
         "since": time.time(),
     }
 
@@ -45,12 +48,13 @@ def described(endpoint: Document) -> Params:
     """The endpoint as DescribeEndpoint answers."""
     shown = {key: endpoint[key] for key in _DESCRIBED if key in endpoint}
     if endpoint["live"]:
-        shown["ProductionVariants"] = _variants(endpoint["live"])
+        shown.update(_shown(endpoint["live"]))
+        shown["AsyncInferenceConfig"] = endpoint["live"].get("asynchronous")
     if endpoint["pending"]:
         shown["PendingDeploymentSummary"] = {
             "EndpointConfigName": endpoint["pending"]["config"],
             "StartTime": endpoint["pending"]["since"],
-            "ProductionVariants": _variants(endpoint["pending"]),
+            **_shown(endpoint["pending"]),
         }
     return shown
 
@@ -61,7 +65,7 @@ def event_detail(endpoint: Document, tags: list[dict[str, str]]) -> Params:
     for key in ("CreationTime", "LastModifiedTime"):
         detail[key] = int(detail[key] * 1000)
     detail["EndpointStatus"] = _event_status(endpoint["EndpointStatus"])
-    detail["ProductionVariants"] = _variants(endpoint["live"], times=False) if endpoint["live"] else []
+    detail.update(_shown(endpoint["live"], times=False) if endpoint["live"] else {"ProductionVariants": []})
     detail["Tags"] = {tag["Key"]: tag["Value"] for tag in tags}
     return detail
 
@@ -83,7 +87,15 @@ def owner(endpoint: Document) -> Caller:
     return Caller(account, endpoint["region"], f"arn:aws:iam::{account}:root")
 
 
-def _variants(deployment: Document, *, times: bool = True) -> list[Document]:
+def _shown(deployment: Document, *, times: bool = True) -> Document:
+    shadows = _variants(deployment, shadow=True, times=times)
+    return {
+        "ProductionVariants": _variants(deployment, shadow=False, times=times),
+        **({"ShadowProductionVariants": shadows} if shadows else {}),
+    }
+
+
+def _variants(deployment: Document, *, shadow: bool, times: bool) -> list[Document]:
     return [
         {
             "VariantName": plan["name"],
@@ -99,6 +111,7 @@ def _variants(deployment: Document, *, times: bool = True) -> list[Document]:
             **_capacity(plan),
         }
         for plan in deployment["plans"]
+        if plan.get("shadow", False) is shadow
     ]
 
 

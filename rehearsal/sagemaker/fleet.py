@@ -224,9 +224,10 @@ class Fleet:
         config: str,
         kind_of: Callable[[VariantPlan], type[Variant]] = lambda plan: Variant,
     ) -> None:
-        self.folder, self.config, self.variants = folder, config, list[Variant]()
+        self.folder, self.config, self.variants, self.shadows = folder, config, list[Variant](), list[Variant]()
         self._kind_of = kind_of
         self.capture: Capture | None = None
+        self.asynchronous = False
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
     def start(self, give_up: threading.Event) -> None:
@@ -240,23 +241,23 @@ class Fleet:
                 model_dir = place / "model"
                 model_dir.mkdir(parents=True, exist_ok=True)
             variant = self._kind_of(plan)(plan, model_dir, self._cloud, self._endpoint, self._caller)
-            self.variants.append(variant)
-        for variant in self.variants:
+            (self.shadows if plan.shadow else self.variants).append(variant)
+        for variant in (*self.variants, *self.shadows):
             variant.launch()
-        for variant in self.variants:
+        for variant in (*self.variants, *self.shadows):
             variant.wait_healthy(give_up)
             variant.in_service = True
         if give_up.is_set():
             raise Unhealthy("lost when the rehearsal stopped")
 
     def drain(self, seconds: float) -> None:
-        """Wait until no request is in flight, at most `seconds`."""
+        """Wait until no request is in flight, at most `seconds`; for a shadow's copies nobody waits."""
         deadline = time.monotonic() + seconds
         while any(i.in_flight for v in self.variants for i in v.instances) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        for variant in self.variants:
+        for variant in (*self.variants, *self.shadows):
             variant.stop()
         if self.capture is not None:
             self.capture.stop()

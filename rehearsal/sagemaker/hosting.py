@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, ClassVar
 
+from rehearsal.sagemaker.async_inference import AsyncInference
 from rehearsal.sagemaker.endpoint_life import EndpointLife
 from rehearsal.sagemaker.endpoint_record import deployment, described, must_be_movable
 from rehearsal.sagemaker.endpoint_record import plans as live_plans
@@ -54,6 +55,7 @@ class Hosting(Models):
         self.meter = Meter(cloud)
         self.router = Router(cloud.store, self.meter)
         self._life = EndpointLife(cloud, self.router, self)
+        self._queues = AsyncInference(cloud, self.router, self.meter)
 
     # -- the daemon's life --------------------------------------------------------------------------------
 
@@ -62,9 +64,11 @@ class Hosting(Models):
         self.router.start()
         self.meter.start()
         self._life.start()
+        self._queues.start()
 
     def stop(self) -> None:
         self._life.give_up()
+        self._queues.stop()
         self.router.stop()
         self.meter.stop()
         self._life.stop()
@@ -95,7 +99,7 @@ class Hosting(Models):
                     "account": caller.account,
                     "region": caller.region,
                     "live": None,
-                    "pending": deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
+                    "pending": self._deployment(caller, params, plans),
                 },
             )
             self.tag(made, params.get("Tags"))
@@ -134,7 +138,7 @@ class Hosting(Models):
             document.update(
                 EndpointStatus="Updating",
                 LastModifiedTime=time.time(),
-                pending=deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
+                pending=self._deployment(caller, params, plans),
             )
             if config:
                 document["NextDeploymentConfig"] = config
@@ -168,12 +172,18 @@ class Hosting(Models):
 
     def _plans(self, caller: Caller, config_name: str) -> list[VariantPlan]:
         config = self._kept(CONFIG, config_arn(caller, config_name), "endpoint configuration")
-        return [variant_plan(variant, self._model(caller, variant)) for variant in config["ProductionVariants"]]
+        return [
+            variant_plan(variant, self._model(caller, variant), shadow=shadow)
+            for key, shadow in (("ProductionVariants", False), ("ShadowProductionVariants", True))
+            for variant in config.get(key) or []
+        ]
 
     def _model(self, caller: Caller, variant: Document) -> Document:
         return self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
 
-    def _capture(self, caller: Caller, params: Params) -> Document | None:
-        config = self._kept(CONFIG, config_arn(caller, params["EndpointConfigName"]), "endpoint configuration")
+    def _deployment(self, caller: Caller, params: Params, plans: list[VariantPlan]) -> Document:
+        name = params["EndpointConfigName"]
+        config = self._kept(CONFIG, config_arn(caller, name), "endpoint configuration")
         capture: Document = config.get("DataCaptureConfig") or {}
-        return capture if capture and capture.get("EnableCapture", True) else None
+        captures = capture if capture and capture.get("EnableCapture", True) else None
+        return deployment(name, plans, captures, config.get("AsyncInferenceConfig"))

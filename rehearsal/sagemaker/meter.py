@@ -14,11 +14,21 @@ from rehearsal.service import Cloud
 
 log = logging.getLogger("rehearsal")
 NAMESPACE = "AWS/SageMaker"
+OWN_NAMESPACE, DROPPED = "Rehearsal", "ShadowRequestsDropped"
+"""SageMaker has no metric for copies that it did not send."""
 PERIOD_SECONDS, LEAST_PERIOD_SECONDS = 60, 0.2
 VALUES = 150
 """PutMetricData takes at most this many different values of one metric at once."""
 DIGITS = 3
-_MICROSECONDS = ("ModelLatency", "OverheadLatency", "ModelSetupTime")
+_MICROSECONDS = ("ModelLatency", "OverheadLatency", "ModelSetupTime", "RequestDownloadLatency",
+                 "ResponseUploadLatency", "TimeInBacklog")  # fmt: skip
+_UNITS = {
+    **dict.fromkeys(_MICROSECONDS, "Microseconds"),
+    "TotalProcessingTime": "Milliseconds",
+    "ApproximateAgeOfOldestRequest": "Seconds",
+}
+_ALSO_ASYNCHRONOUS = ("Invocation4XXErrors", "Invocation5XXErrors", "ModelLatency")
+"""SageMaker publishes no other metric of invocations for asynchronous endpoints."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Place:
     config: str
     account: str
     region: str
+    asynchronous: bool = False
 
     def dimensions(self) -> list[list[dict[str, str]]]:
         """The variant's, whatever the fleet; and the fleet's own, by which a rollout tells new from old."""
@@ -40,6 +51,21 @@ class Place:
         ]
 
 
+@dataclass(frozen=True)
+class QueuePlace:
+    """An asynchronous endpoint's queue, or with `variant` what is done with its requests."""
+
+    endpoint: str
+    account: str
+    region: str
+    variant: str = ""
+
+    def dimensions(self) -> list[list[dict[str, str]]]:
+        """One set: the endpoint's, and the variant's if there is one."""
+        named = {"EndpointName": self.endpoint, **({"VariantName": self.variant} if self.variant else {})}
+        return [[{"Name": key, "Value": value} for key, value in named.items()]]
+
+
 class Meter:
     """Counts invocations as they end; safe to use from the router's thread."""
 
@@ -47,7 +73,7 @@ class Meter:
         self._cloud = cloud
         self._period = max(PERIOD_SECONDS / cloud.time_scale, LEAST_PERIOD_SECONDS)
         self._lock = threading.Lock()
-        self._counts: dict[tuple[int, Place, str], Counter[float]] = {}
+        self._counts: dict[tuple[int, Place | QueuePlace, str], Counter[float]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="endpoint-metrics", daemon=True)
 
@@ -67,25 +93,31 @@ class Meter:
             "Invocation4XXErrors": float(400 <= status < 500),
             "Invocation5XXErrors": float(status >= 500),
             "InvocationModelErrors": float(not 200 <= status < 300),
-            "ModelLatency": _rounded(model * 1e6),
-            "OverheadLatency": _rounded(max(0.0, total - model) * 1e6),
+            "ModelLatency": model * 1e6,
+            "OverheadLatency": max(0.0, total - model) * 1e6,
         }
+        for name, value in values.items():
+            if not place.asynchronous or name in _ALSO_ASYNCHRONOUS:
+                self.record(place, name, value)
+
+    def record(self, place: Place | QueuePlace, name: str, value: float) -> None:
+        """One value of a metric."""
         slot = math.floor(time.time() / self._period)
         with self._lock:
-            for name, value in values.items():
-                self._counts.setdefault((slot, place, name), Counter())[value] += 1
+            self._counts.setdefault((slot, place, name), Counter())[_rounded(value)] += 1
+
+    def dropped(self, place: Place) -> None:
+        """A copy for a shadow variant was not sent, since too many were under way."""
+        self.record(place, DROPPED, 1.0)
 
     def failed(self, place: Place) -> None:
         """An instance went away under a request, which another one then answered."""
-        slot = math.floor(time.time() / self._period)
-        with self._lock:
-            self._counts.setdefault((slot, place, "InvocationModelErrors"), Counter())[1.0] += 1
+        if not place.asynchronous:
+            self.record(place, "InvocationModelErrors", 1.0)
 
     def set_up(self, place: Place, seconds: float) -> None:
         """A serverless variant was started for a request."""
-        slot = math.floor(time.time() / self._period)
-        with self._lock:
-            self._counts.setdefault((slot, place, "ModelSetupTime"), Counter())[_rounded(seconds * 1e6)] += 1
+        self.record(place, "ModelSetupTime", seconds * 1e6)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._period - time.time() % self._period):
@@ -95,32 +127,32 @@ class Meter:
         now = math.floor(time.time() / self._period)
         with self._lock:
             over = {key: self._counts.pop(key) for key in list(self._counts) if key[0] < now}
-        by_account: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        by_place: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         for (slot, place, name), counts in over.items():
             data = _data(name, counts, slot * self._period, place)
-            by_account.setdefault((place.account, place.region), []).extend(data)
-        for (account, region), data in by_account.items():
-            self._put(data, account, region)
+            namespace = OWN_NAMESPACE if name == DROPPED else NAMESPACE
+            by_place.setdefault((namespace, place.account, place.region), []).extend(data)
+        for (namespace, account, region), data in by_place.items():
+            self._put(namespace, data, account, region)
 
-    def _put(self, data: list[dict[str, Any]], account: str, region: str) -> None:
+    def _put(self, namespace: str, data: list[dict[str, Any]], account: str, region: str) -> None:
         try:
             metrics = self._cloud.client("cloudwatch", account=account, region=region)
             for first in range(0, len(data), 500):
-                metrics.put_metric_data(Namespace=NAMESPACE, MetricData=data[first : first + 500])
+                metrics.put_metric_data(Namespace=namespace, MetricData=data[first : first + 500])
         except Exception as error:
             if not self._stopping.is_set():
                 log.error("metrics of endpoints could not be published: %s", error)
 
 
-def _data(name: str, counts: Counter[float], at: float, place: Place) -> list[dict[str, Any]]:
+def _data(name: str, counts: Counter[float], at: float, place: Place | QueuePlace) -> list[dict[str, Any]]:
     values = sorted(counts)
-    unit = "Microseconds" if name in _MICROSECONDS else "None"
     return [
         {
             "MetricName": name,
             "Dimensions": dimensions,
             "Timestamp": at,
-            "Unit": unit,
+            "Unit": _UNITS.get(name, "Count" if isinstance(place, QueuePlace) else "None"),
             "Values": values[first : first + VALUES],
             "Counts": [float(counts[value]) for value in values[first : first + VALUES]],
         }

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from rehearsal.environments import images
 from rehearsal.sagemaker.artifact import ArtifactError, check_readable
+from rehearsal.sagemaker.async_request import check_asynchronous
 from rehearsal.sagemaker.container import SAGEMAKER
 from rehearsal.sagemaker.fleet import server_image
 from rehearsal.sagemaker.listing import page
@@ -35,9 +36,7 @@ _VARIANT_REFUSED = (
     "EnableSSMAccess",
 )
 _CONFIG_REFUSED = (
-    "AsyncInferenceConfig",
     "ExplainerConfig",
-    "ShadowProductionVariants",
     "ExecutionRoleArn",
     "VpcConfig",
     "EnableNetworkIsolation",
@@ -72,7 +71,7 @@ def _creates_model(params: Params, caller: Caller) -> list[Permission]:
 
 
 def _creates_config(params: Params, caller: Caller) -> list[Permission]:
-    made, variants = config_arn(caller, params["EndpointConfigName"]), params["ProductionVariants"]
+    made, variants = config_arn(caller, params["EndpointConfigName"]), variants_of(params)
     models = [model_arn(caller, v["ModelName"]) for v in variants if "ModelName" in v]
     types = [v["InstanceType"] for v in variants if "InstanceType" in v]
     sizes = [v["ServerlessConfig"] for v in variants if "ServerlessConfig" in v]
@@ -144,7 +143,7 @@ class Models(Tags):
     def create_endpoint_config(self, caller: Caller, params: Params) -> Params:
         made = config_arn(caller, params["EndpointConfigName"])
         _check_config(params)
-        for variant in params["ProductionVariants"]:
+        for variant in variants_of(params):
             model = self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
             if variant.get("ServerlessConfig"):
                 check_serverless_model(model)
@@ -206,13 +205,30 @@ def _only_container(params: Params) -> Document:
     return container
 
 
+def variants_of(config: Document) -> list[Document]:
+    """Production variants, then the shadow variant."""
+    return [*config["ProductionVariants"], *(config.get("ShadowProductionVariants") or [])]
+
+
+def _check_shadow(params: Params) -> None:
+    shadows = params.get("ShadowProductionVariants") or []
+    if shadows and (len(shadows) > 1 or len(params["ProductionVariants"]) > 1):
+        message = "ShadowProductionVariants takes one variant, beside one of ProductionVariants"
+        raise ServiceError("ValidationException", message)
+    if shadows and (params.get("AsyncInferenceConfig") or any("ServerlessConfig" in v for v in variants_of(params))):
+        message = "ShadowProductionVariants needs variants on instances that are invoked in real time"
+        raise ServiceError("ValidationException", message)
+
+
 def _check_config(params: Params) -> None:
     check_serverless(params)
     _refuse(params, _CONFIG_REFUSED, f"endpoint configuration {params['EndpointConfigName']}")
-    names = [variant["VariantName"] for variant in params["ProductionVariants"]]
+    _check_shadow(params)
+    check_asynchronous(params)
+    names = [variant["VariantName"] for variant in variants_of(params)]
     if len(set(names)) < len(names):
         raise ServiceError("ValidationException", f"variant names must be unique: {', '.join(names)}")
-    for variant in params["ProductionVariants"]:
+    for variant in variants_of(params):
         _refuse(variant, _VARIANT_REFUSED, f"variant {variant['VariantName']}")
         needed = (
             ("ModelName",) if variant.get("ServerlessConfig") else ("ModelName", "InstanceType", "InitialInstanceCount")

@@ -28,13 +28,15 @@ class VariantPlan:
     startup_seconds: float
     serverless: Document | None = None
     """The ServerlessConfig of a variant without instances."""
+    shadow: bool = False
+    """Whether it gets copies of requests only, and its answers go to nobody."""
 
     @property
     def package(self) -> str:
         return self.environment.get("MODEL_PACKAGE_ARN", "")
 
 
-def variant_plan(variant: Document, model: Document) -> VariantPlan:
+def variant_plan(variant: Document, model: Document, *, shadow: bool = False) -> VariantPlan:
     """The plan of a configuration's variant and its model."""
     container, serverless = container_of(model), variant.get("ServerlessConfig")
     startup = SERVERLESS_STARTUP_SECONDS if serverless else STARTUP_SECONDS
@@ -48,6 +50,7 @@ def variant_plan(variant: Document, model: Document) -> VariantPlan:
         role=model["ExecutionRoleArn"],
         startup_seconds=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", startup),
         serverless=serverless,
+        shadow=shadow,
     )
 
 
