@@ -45,7 +45,7 @@ def described(endpoint: Document) -> Params:
     """The endpoint as DescribeEndpoint answers."""
     shown = {key: endpoint[key] for key in _DESCRIBED if key in endpoint}
     if endpoint["live"]:
-        shown["ProductionVariants"] = _variants(endpoint["live"])
+        shown["ProductionVariants"] = _variants(endpoint["live"], endpoint.get("desired"))
     if endpoint["pending"]:
         shown["PendingDeploymentSummary"] = {
             "EndpointConfigName": endpoint["pending"]["config"],
@@ -83,7 +83,7 @@ def owner(endpoint: Document) -> Caller:
     return Caller(account, endpoint["region"], f"arn:aws:iam::{account}:root")
 
 
-def _variants(deployment: Document, *, times: bool = True) -> list[Document]:
+def _variants(deployment: Document, desired: Document | None = None, *, times: bool = True) -> list[Document]:
     return [
         {
             "VariantName": plan["name"],
@@ -95,9 +95,9 @@ def _variants(deployment: Document, *, times: bool = True) -> list[Document]:
                 }
             ],
             "CurrentWeight": plan["weight"],
-            "DesiredWeight": plan["weight"],
+            "DesiredWeight": (desired or {}).get(plan["name"], plan)["weight"],
             "CurrentInstanceCount": plan["count"],
-            "DesiredInstanceCount": plan["count"],
+            "DesiredInstanceCount": (desired or {}).get(plan["name"], plan)["count"],
         }
         for plan in deployment["plans"]
     ]

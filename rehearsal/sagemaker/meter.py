@@ -7,13 +7,14 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rehearsal.service import Cloud
 
 log = logging.getLogger("rehearsal")
-NAMESPACE = "AWS/SageMaker"
+NAMESPACE, PER_INSTANCE = "AWS/SageMaker", "InvocationsPerInstance"
 PERIOD_SECONDS, LEAST_PERIOD_SECONDS = 60, 0.2
 VALUES = 150
 """PutMetricData takes at most this many different values of one metric at once."""
@@ -43,8 +44,9 @@ class Place:
 class Meter:
     """Counts invocations as they end; safe to use from the router's thread."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, cloud: Cloud, scaled: Callable[[], Iterable[Place]]) -> None:
+        """`scaled` gives the variants for which a minute without invocations is a value of zero."""
+        self._cloud, self._scaled = cloud, scaled
         self._period = max(PERIOD_SECONDS / cloud.time_scale, LEAST_PERIOD_SECONDS)
         self._lock = threading.Lock()
         self._counts: dict[tuple[int, Place, str], Counter[float]] = {}
@@ -63,7 +65,7 @@ class Meter:
         """One request ended: the HTTP status, the seconds the model and the whole took, the instances in service."""
         values = {
             "Invocations": 1.0,
-            "InvocationsPerInstance": 1 / max(1, instances),
+            PER_INSTANCE: 1 / max(1, instances),
             "Invocation4XXErrors": float(400 <= status < 500),
             "Invocation5XXErrors": float(status >= 500),
             "InvocationModelErrors": float(not 200 <= status < 300),
@@ -93,6 +95,11 @@ class Meter:
         for (slot, place, name), counts in over.items():
             data = _data(name, counts, slot * self._period, place)
             by_account.setdefault((place.account, place.region), []).extend(data)
+        invoked = {place for _, place, _ in over}
+        for place in self._scaled():
+            if place not in invoked:  # so that what nobody asks any more can be scaled in
+                idle = _data(PER_INSTANCE, Counter([0.0]), (now - 1) * self._period, place)
+                by_account.setdefault((place.account, place.region), []).extend(idle)
         for (account, region), data in by_account.items():
             self._put(data, account, region)
 
