@@ -45,12 +45,12 @@ def described(endpoint: Document) -> Params:
     """The endpoint as DescribeEndpoint answers."""
     shown = {key: endpoint[key] for key in _DESCRIBED if key in endpoint}
     if endpoint["live"]:
-        shown["ProductionVariants"] = _variants(endpoint["live"], endpoint.get("desired"))
+        shown.update(_shown(endpoint["live"], endpoint.get("desired")))
     if endpoint["pending"]:
         shown["PendingDeploymentSummary"] = {
             "EndpointConfigName": endpoint["pending"]["config"],
             "StartTime": endpoint["pending"]["since"],
-            "ProductionVariants": _variants(endpoint["pending"]),
+            **_shown(endpoint["pending"]),
         }
     return shown
 
@@ -61,7 +61,7 @@ def event_detail(endpoint: Document, tags: list[dict[str, str]]) -> Params:
     for key in ("CreationTime", "LastModifiedTime"):
         detail[key] = int(detail[key] * 1000)
     detail["EndpointStatus"] = _event_status(endpoint["EndpointStatus"])
-    detail["ProductionVariants"] = _variants(endpoint["live"], times=False) if endpoint["live"] else []
+    detail.update(_shown(endpoint["live"], times=False) if endpoint["live"] else {"ProductionVariants": []})
     detail["Tags"] = {tag["Key"]: tag["Value"] for tag in tags}
     return detail
 
@@ -83,7 +83,15 @@ def owner(endpoint: Document) -> Caller:
     return Caller(account, endpoint["region"], f"arn:aws:iam::{account}:root")
 
 
-def _variants(deployment: Document, desired: Document | None = None, *, times: bool = True) -> list[Document]:
+def _shown(deployment: Document, desired: Document | None = None, *, times: bool = True) -> Document:
+    shadows = _variants(deployment, desired or {}, shadow=True, times=times)
+    return {
+        "ProductionVariants": _variants(deployment, desired or {}, shadow=False, times=times),
+        **({"ShadowProductionVariants": shadows} if shadows else {}),
+    }
+
+
+def _variants(deployment: Document, desired: Document, *, shadow: bool, times: bool) -> list[Document]:
     return [
         {
             "VariantName": plan["name"],
@@ -95,11 +103,12 @@ def _variants(deployment: Document, desired: Document | None = None, *, times: b
                 }
             ],
             "CurrentWeight": plan["weight"],
-            "DesiredWeight": (desired or {}).get(plan["name"], plan)["weight"],
+            "DesiredWeight": desired.get(plan["name"], plan)["weight"],
             "CurrentInstanceCount": plan["count"],
-            "DesiredInstanceCount": (desired or {}).get(plan["name"], plan)["count"],
+            "DesiredInstanceCount": desired.get(plan["name"], plan)["count"],
         }
         for plan in deployment["plans"]
+        if plan.get("shadow", False) is shadow
     ]
 
 

@@ -223,7 +223,7 @@ class Fleet:
     def __init__(
         self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller, config: str
     ) -> None:
-        self.folder, self.config, self.variants = folder, config, list[Variant]()
+        self.folder, self.config, self.variants, self.shadows = folder, config, list[Variant](), list[Variant]()
         self.capture: Capture | None = None
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
@@ -237,17 +237,18 @@ class Fleet:
             else:
                 model_dir = place / "model"
                 model_dir.mkdir(parents=True, exist_ok=True)
-            self.variants.append(Variant(plan, model_dir, self._cloud, self._endpoint, self._caller))
-        for variant in self.variants:
+            variant = Variant(plan, model_dir, self._cloud, self._endpoint, self._caller)
+            (self.shadows if plan.shadow else self.variants).append(variant)
+        for variant in (*self.variants, *self.shadows):
             variant.launch()
-        for variant in self.variants:
+        for variant in (*self.variants, *self.shadows):
             variant.wait_healthy(give_up)
             variant.in_service = True
         if give_up.is_set():
             raise Unhealthy("lost when the rehearsal stopped")
 
     def drain(self, seconds: float) -> None:
-        """Wait until no request is in flight, at most `seconds`."""
+        """Wait until no request is in flight, at most `seconds`; for a shadow's copies nobody waits."""
         deadline = time.monotonic() + seconds
         while any(i.in_flight for v in self.variants for i in v.instances) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -260,7 +261,7 @@ class Fleet:
                 variant.plan = replace(variant.plan, weight=asked["weight"])
 
     def stop(self) -> None:
-        for variant in self.variants:
+        for variant in (*self.variants, *self.shadows):
             variant.stop()
         if self.capture is not None:
             self.capture.stop()

@@ -216,7 +216,11 @@ class Hosting(Models):
 
     def _plans(self, caller: Caller, config_name: str) -> list[VariantPlan]:
         config = self._config(caller, config_name)
-        return [variant_plan(variant, self._model(caller, variant)) for variant in config["ProductionVariants"]]
+        return [
+            variant_plan(variant, self._model(caller, variant), shadow=shadow)
+            for key, shadow in (("ProductionVariants", False), ("ShadowProductionVariants", True))
+            for variant in config.get(key) or []
+        ]
 
     def _model(self, caller: Caller, variant: Document) -> Document:
         return self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")

@@ -24,13 +24,15 @@ class VariantPlan:
     environment: dict[str, str]
     role: str
     startup_seconds: float
+    shadow: bool = False
+    """Whether it gets copies of requests only, and its answers go to nobody."""
 
     @property
     def package(self) -> str:
         return self.environment.get("MODEL_PACKAGE_ARN", "")
 
 
-def variant_plan(variant: Document, model: Document) -> VariantPlan:
+def variant_plan(variant: Document, model: Document, *, shadow: bool = False) -> VariantPlan:
     """The plan of a configuration's variant and its model."""
     container = container_of(model)
     return VariantPlan(
@@ -42,6 +44,7 @@ def variant_plan(variant: Document, model: Document) -> VariantPlan:
         environment=container.get("Environment") or {},
         role=model["ExecutionRoleArn"],
         startup_seconds=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_SECONDS),
+        shadow=shadow,
     )
 
 
