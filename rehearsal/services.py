@@ -9,6 +9,7 @@ from rehearsal.codepipeline import CodePipeline
 from rehearsal.glue import Glue
 from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.runtime import SageMakerRuntime
+from rehearsal.scheduler import Scheduler
 from rehearsal.service import Service
 
 SERVICES: tuple[type[Service], ...] = (
@@ -19,4 +20,5 @@ SERVICES: tuple[type[Service], ...] = (
     SageMaker,
     SageMakerRuntime,
     ApplicationAutoScaling,
+    Scheduler,
 )

@@ -55,7 +55,7 @@ class RepositoryStack(Stack):
         return repository
 
     def _start_retraining(self) -> lambda_.Function:
-        log = log_group(self, "StartRetrainingLog", settings=self._settings, foundation=self._foundation)
+        log = log_group(self, "StartRetrainingLog", settings=self._settings, environment=self._foundation)
         function = lambda_.Function(
             self, "StartRetraining", runtime=lambda_.Runtime.PYTHON_3_11, timeout=TIMEOUT, memory_size=MEMORY_MB,
             handler="lambdas.start_retraining.handler.handle", code=_code(), log_group=log, role=self._role(log),
