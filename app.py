@@ -26,7 +26,7 @@ def main() -> None:
     app, env = application(ROOT), place(settings)
     foundation = FoundationStack(app, "Pushline-Foundation", settings=settings, env=env)
     shared: dict[str, Any] = {"settings": settings, "foundation": foundation, "env": env}
-    repository = RepositoryStack(app, "Pushline-Repository", **shared).repository
+    repository = RepositoryStack(app, "Pushline-Repository", **shared)
     for model in models:
         TrainingStack(app, f"{model.title}-Training", model=model, repository=repository, **shared)
         for deployment in deployments(model):

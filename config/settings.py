@@ -101,6 +101,14 @@ class DataCapture(Section):
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
+class Retraining(Section):
+    """What no storm of triggers gets past, for each model: `start_retraining` defers what is too much."""
+
+    maximum_per_day: Annotated[int, Field(ge=1, le=1000)] = 20
+    settling_minutes: Annotated[int, Field(ge=1, le=60)] = 15
+    longest_wait_hours: Annotated[int, Field(ge=1, le=48)] = 6
+
+
 class Notifications(Section):
     """Who is told about failures and waiting approvals."""
 
@@ -115,6 +123,7 @@ class Settings(Section):
     guardrails: Guardrails
     log_retention_days: RetentionDays = 90
     data_capture: DataCapture = DataCapture()
+    retraining: Retraining = Retraining()
     destroy_data: bool = False
     notifications: Notifications = Notifications()
 
