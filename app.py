@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent
 def main() -> None:
     settings = load_settings()
     models = load_models(ROOT, settings.guardrails)
-    app, env = application(ROOT), place(settings)
+    app, env = application(ROOT, settings), place(settings)
     foundation = FoundationStack(app, "Pushline-Foundation", settings=settings, env=env)
     shared: dict[str, Any] = {"settings": settings, "foundation": foundation, "env": env}
     repository = RepositoryStack(app, "Pushline-Repository", **shared)

@@ -17,6 +17,9 @@ WorkerType = Literal["G.1X", "G.2X", "G.4X", "G.8X"]
 Account = Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")]
 Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", max_length=254)]
+_POLICY = r"^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/)?[\w+=,.@-]+(/[\w+=,.@-]+)*$"
+PermissionsBoundary = Annotated[str, StringConstraints(pattern=_POLICY, max_length=2048)]
+"""A managed policy's name, with its path if it has one, which each environment's account has; or its ARN."""
 # What CloudWatch Logs accepts.
 RetentionDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
@@ -95,10 +98,22 @@ class Guardrails(Section):
     bundle: BundleLimits
 
 
-class DataCapture(Section):
-    """Requests and answers of production that are kept for monitoring; each model says how many percent."""
+Days = Annotated[int, Field(ge=1, le=3650)]
 
-    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+class Retention(Section):
+    """How long what the platform writes is kept. Raw data and features have no age: lineage names them."""
+
+    logs_days: RetentionDays = 90
+    captured_days: Days = 30
+    """Requests and answers of production; how many are kept, says each model's `serving.capture_percent`."""
+    staging_days: Days = 30
+    """What one execution of a pipeline hands from stage to stage."""
+    registry_days: Annotated[int, Field(ge=180, le=3650)] | None = 1095
+    """Artifacts of registered versions; None keeps them for ever."""
+    access_logs_days: Days = 365
+    old_versions_days: Days = 90
+    """How long an overwritten or deleted object can be restored."""
 
 
 class Retraining(Section):
@@ -121,10 +136,10 @@ class Settings(Section):
     project: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,15}$")]
     environments: Environments = Environments()
     guardrails: Guardrails
-    log_retention_days: RetentionDays = 90
-    data_capture: DataCapture = DataCapture()
+    retention: Retention = Retention()
     retraining: Retraining = Retraining()
     destroy_data: bool = False
+    permissions_boundary: PermissionsBoundary | None = None
     notifications: Notifications = Notifications()
 
     @property

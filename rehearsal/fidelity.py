@@ -24,7 +24,10 @@ NOT_AS_IN_AWS = (
     ("Spark", "Runs with local[2]; worker type and number are recorded only. Glue's Python holds a subset of its"
      " modules. `GlueContext` gives the Spark session; DynamicFrames are refused."),
     ("spot", "Accepted and never interrupted; checkpoints are copied at start and end."),
-    ("endpoints", "Serverless, asynchronous, shadow and multi-model endpoints are refused. A server that exits while it"
+    ("shadow variants", "Copies wait in a line of at most 100 for each shadow variant; what does not fit is dropped and"
+     " counted (`ShadowRequestsDropped`, namespace `Rehearsal`), where AWS tells no number. Adding or removing one by"
+     " canary or linear is refused, as other variant names are."),
+    ("endpoints", "Serverless, asynchronous and multi-model endpoints are refused. A server that exits while it"
      " starts fails the deployment at once, where AWS tries again until the time limit."),
     ("rollouts", "A step of a canary or linear rollout switches on whole instances."),
     ("autoscaling", "Refused when a stack's condition asks for it; the types may stand in a template."),

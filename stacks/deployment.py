@@ -98,10 +98,6 @@ class Deployment:
         """What may go live here. Pending is listed first: a version approved in between is then still seen."""
         return (PENDING, APPROVED) if self.approves else (APPROVED,)
 
-    @property
-    def tags(self) -> dict[str, str]:
-        return {"pushline:model": self.model.name, "pushline:environment": self.environment}
-
 
 def deployments(model: Model) -> tuple[Deployment, Deployment]:
     """Staging tries a version on one instance and approves it; production takes approved ones only."""

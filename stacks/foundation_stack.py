@@ -13,12 +13,8 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from config import Settings
+from stacks.tags import SHARED, TRAINING, tag
 
-OLD_VERSIONS_DAYS = 90
-"""How long an overwritten or deleted object can be restored."""
-ACCESS_LOG_DAYS = 365
-PIPELINE_STORE_DAYS = 30
-"""Sources and Verify's output are read within one execution; a bundle has its own place among the artifacts."""
 UNFINISHED_UPLOAD_DAYS = 7
 CAPTURE = "capture/"
 """Where endpoints keep sampled requests and answers, in the data bucket: `capture/<model's slug>/<environment>/`."""
@@ -32,13 +28,16 @@ class FoundationStack(Stack):
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, **stack: Any) -> None:
         super().__init__(scope, id, **stack)
+        self._retention = settings.retention
         self.removal = self._removal(settings)
         self.key = self._key(settings)
         self.access_logs = self._access_logs()
-        self.data = self._bucket("Data", *_captured(settings), notify=True)
-        self.artifacts = self._bucket("Artifacts")
-        self.pipeline_store = self._bucket("PipelineStore", expires=PIPELINE_STORE_DAYS)
+        self.data = self._bucket("Data", *self._captured(), notify=True)
+        self.artifacts = self._bucket("Artifacts", expires=self._retention.registry_days)
+        # Sources and Verify's output are read within one execution; a bundle has its own place among the artifacts.
+        self.pipeline_store = self._bucket("PipelineStore", expires=self._retention.staging_days)
         self.notifications = self._notifications(settings)
+        tag(self, model=SHARED, environment=TRAINING)
 
     def _removal(self, settings: Settings) -> RemovalPolicy:
         """Data and registry outlive their stacks unless two settings agree: one in config, one at the command."""
@@ -77,7 +76,8 @@ class FoundationStack(Stack):
         return s3.Bucket(self, "AccessLogs", encryption=s3.BucketEncryption.S3_MANAGED, versioned=True,
                          enforce_ssl=True, block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
                          object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-                         lifecycle_rules=[_lifecycle(ACCESS_LOG_DAYS)], removal_policy=self.removal)  # fmt: skip
+                         lifecycle_rules=[self._lifecycle(self._retention.access_logs_days)],
+                         removal_policy=self.removal)  # fmt: skip
 
     def _bucket(self, id: str, *rules: s3.LifecycleRule, notify: bool = False, expires: int | None = None) -> s3.Bucket:
         bucket = s3.Bucket(self, id, encryption=s3.BucketEncryption.KMS, encryption_key=self.key,
@@ -85,7 +85,7 @@ class FoundationStack(Stack):
                            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
                            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
                            server_access_logs_bucket=self.access_logs, server_access_logs_prefix=f"{id}/",
-                           lifecycle_rules=[_lifecycle(expires), *rules], removal_policy=self.removal)  # fmt: skip
+                           lifecycle_rules=[self._lifecycle(expires), *rules], removal_policy=self.removal)  # fmt: skip
         if notify:
             _notify_event_bus(bucket)
         return bucket
@@ -104,19 +104,18 @@ class FoundationStack(Stack):
             principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")], actions=["sns:Publish"],
             resources=[topic.topic_arn], conditions={"StringEquals": {"aws:SourceAccount": self.account}})  # fmt: skip
 
+    def _lifecycle(self, expires: int | None) -> s3.LifecycleRule:
+        old = self._retention.old_versions_days
+        return s3.LifecycleRule(
+            expiration=Duration.days(expires) if expires else None,
+            noncurrent_version_expiration=Duration.days(min(expires or old, old)),
+            abort_incomplete_multipart_upload_after=Duration.days(UNFINISHED_UPLOAD_DAYS))  # fmt: skip
 
-def _lifecycle(expires: int | None) -> s3.LifecycleRule:
-    return s3.LifecycleRule(
-        expiration=Duration.days(expires) if expires else None,
-        noncurrent_version_expiration=Duration.days(min(expires or OLD_VERSIONS_DAYS, OLD_VERSIONS_DAYS)),
-        abort_incomplete_multipart_upload_after=Duration.days(UNFINISHED_UPLOAD_DAYS))  # fmt: skip
-
-
-def _captured(settings: Settings) -> list[s3.LifecycleRule]:
-    """What endpoints write is kept for a while only; raw data and features stay."""
-    days, once = Duration.days(settings.data_capture.retention_days), Duration.days(1)
-    return [s3.LifecycleRule(prefix=prefix, expiration=days, noncurrent_version_expiration=once)
-            for prefix in (CAPTURE, ANSWERS)]  # fmt: skip
+    def _captured(self) -> list[s3.LifecycleRule]:
+        """What endpoints write is kept for a while only; raw data and features stay."""
+        days, once = Duration.days(self._retention.captured_days), Duration.days(1)
+        return [s3.LifecycleRule(prefix=prefix, expiration=days, noncurrent_version_expiration=once)
+                for prefix in (CAPTURE, ANSWERS)]  # fmt: skip
 
 
 def _notify_event_bus(bucket: s3.Bucket) -> None:

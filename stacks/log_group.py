@@ -16,5 +16,5 @@ def log_group(scope: Construct, id: str, *, settings: Settings, foundation: Foun
                           removal_policy=foundation.removal)  # fmt: skip
     resource = group.node.default_child
     assert isinstance(resource, logs.CfnLogGroup)
-    resource.retention_in_days = settings.log_retention_days
+    resource.retention_in_days = settings.retention.logs_days
     return group

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aws_cdk import Stack, Tags
+from aws_cdk import Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
@@ -21,6 +21,7 @@ from stacks.outputs import publish
 from stacks.permissions import arn
 from stacks.release_roles import ReleaseRoles, start_role
 from stacks.release_workflow import release_workflow
+from stacks.tags import tag
 
 SELF_HEAL = "rate(1 hour)"
 """How long a lost event can go unnoticed."""
@@ -39,8 +40,7 @@ class ReleaseStack(Stack):
         self._rules()
         publish(self, {"Model": deployment.model.name, "Environment": deployment.environment,
                        "Reconciler": self.reconciler.ref})  # fmt: skip
-        for name, value in deployment.tags.items():
-            Tags.of(self).add(name, value)
+        tag(self, model=deployment.model.name, environment=deployment.environment)
 
     def _reconciler(self) -> sfn.CfnStateMachine:
         log = log_group(self, "ReconcilerLog", settings=self._settings, foundation=self._foundation)

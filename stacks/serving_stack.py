@@ -34,6 +34,7 @@ from stacks.serving_dashboard import dashboard
 from stacks.serving_rollout import deployment_config
 from stacks.serving_scaling import EndpointScaling
 from stacks.serving_variant import asynchronous, data_capture, instance_variant, serverless_variant
+from stacks.tags import tag
 
 VARIANT = "AllTraffic"
 PACKAGE_VARIABLE = "MODEL_PACKAGE_ARN"
@@ -153,9 +154,6 @@ class ServingStack(Stack):
             retain_all_variant_properties=True if deployment.on_instances else None,
             exclude_retained_variant_properties=self._not_retained() if deployment.on_instances else None)  # fmt: skip
         self._with_model(endpoint, "endpoint")
-        # An alarm has to exist when the rollout that it watches begins.
-        for alarm in self.alarms.alarms if self.alarms else []:
-            endpoint.add_resource_dependency(alarm)
         return endpoint
 
     def _not_retained(self) -> Any:
@@ -183,6 +181,5 @@ class ServingStack(Stack):
             resource.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
 
     def _tags(self) -> None:
-        for name, value in self.deployment.tags.items():
-            Tags.of(self).add(name, value)
+        tag(self, model=self.deployment.model.name, environment=self.deployment.environment)
         Tags.of(self.endpoint).add("pushline:model-package", self.package)

@@ -21,6 +21,7 @@ from rehearsal.model_server import SERVE
 from rehearsal.sagemaker.artifact import fetch, pull
 from rehearsal.sagemaker.capture import Capture
 from rehearsal.sagemaker.container import SAGEMAKER, image_name
+from rehearsal.sagemaker.variant_plan import VariantPlan
 from rehearsal.service import Caller, Cloud, Logs
 from rehearsal.store import Store
 
@@ -34,24 +35,6 @@ RESTART_SECONDS = 1.0
 
 class Unhealthy(Exception):
     """A fleet that did not come up; the message is SageMaker's FailureReason."""
-
-
-@dataclass(frozen=True)
-class VariantPlan:
-    """One production variant, whole: what is left of configuration and model once an endpoint has them."""
-
-    name: str
-    weight: float
-    count: int
-    image: str
-    model_data_url: str | None
-    environment: dict[str, str]
-    role: str
-    startup_seconds: float
-
-    @property
-    def package(self) -> str:
-        return self.environment.get("MODEL_PACKAGE_ARN", "")
 
 
 @dataclass
@@ -220,7 +203,7 @@ class Fleet:
     def __init__(
         self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller, config: str
     ) -> None:
-        self.folder, self.config, self.variants = folder, config, list[Variant]()
+        self.folder, self.config, self.variants, self.shadows = folder, config, list[Variant](), list[Variant]()
         self.capture: Capture | None = None
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
@@ -234,23 +217,24 @@ class Fleet:
             else:
                 model_dir = place / "model"
                 model_dir.mkdir(parents=True, exist_ok=True)
-            self.variants.append(Variant(plan, model_dir, self._cloud, self._endpoint, self._caller))
-        for variant in self.variants:
+            variant = Variant(plan, model_dir, self._cloud, self._endpoint, self._caller)
+            (self.shadows if plan.shadow else self.variants).append(variant)
+        for variant in (*self.variants, *self.shadows):
             variant.launch()
-        for variant in self.variants:
+        for variant in (*self.variants, *self.shadows):
             variant.wait_healthy(give_up)
             variant.in_service = True
         if give_up.is_set():
             raise Unhealthy("lost when the rehearsal stopped")
 
     def drain(self, seconds: float) -> None:
-        """Wait until no request is in flight, at most `seconds`."""
+        """Wait until no request is in flight, at most `seconds`; for a shadow's copies nobody waits."""
         deadline = time.monotonic() + seconds
         while any(i.in_flight for v in self.variants for i in v.instances) and time.monotonic() < deadline:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        for variant in self.variants:
+        for variant in (*self.variants, *self.shadows):
             variant.stop()
         if self.capture is not None:
             self.capture.stop()

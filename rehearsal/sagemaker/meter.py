@@ -14,6 +14,8 @@ from rehearsal.service import Cloud
 
 log = logging.getLogger("rehearsal")
 NAMESPACE = "AWS/SageMaker"
+OWN_NAMESPACE, DROPPED = "Rehearsal", "ShadowRequestsDropped"
+"""SageMaker has no metric for copies that it did not send."""
 PERIOD_SECONDS, LEAST_PERIOD_SECONDS = 60, 0.2
 VALUES = 150
 """PutMetricData takes at most this many different values of one metric at once."""
@@ -75,6 +77,12 @@ class Meter:
             for name, value in values.items():
                 self._counts.setdefault((slot, place, name), Counter())[value] += 1
 
+    def dropped(self, place: Place) -> None:
+        """A copy for a shadow variant was not sent, since too many were under way."""
+        slot = math.floor(time.time() / self._period)
+        with self._lock:
+            self._counts.setdefault((slot, place, DROPPED), Counter())[1.0] += 1
+
     def failed(self, place: Place) -> None:
         """An instance went away under a request, which another one then answered."""
         slot = math.floor(time.time() / self._period)
@@ -89,18 +97,19 @@ class Meter:
         now = math.floor(time.time() / self._period)
         with self._lock:
             over = {key: self._counts.pop(key) for key in list(self._counts) if key[0] < now}
-        by_account: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        by_place: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         for (slot, place, name), counts in over.items():
             data = _data(name, counts, slot * self._period, place)
-            by_account.setdefault((place.account, place.region), []).extend(data)
-        for (account, region), data in by_account.items():
-            self._put(data, account, region)
+            namespace = OWN_NAMESPACE if name == DROPPED else NAMESPACE
+            by_place.setdefault((namespace, place.account, place.region), []).extend(data)
+        for (namespace, account, region), data in by_place.items():
+            self._put(namespace, data, account, region)
 
-    def _put(self, data: list[dict[str, Any]], account: str, region: str) -> None:
+    def _put(self, namespace: str, data: list[dict[str, Any]], account: str, region: str) -> None:
         try:
             metrics = self._cloud.client("cloudwatch", account=account, region=region)
             for first in range(0, len(data), 500):
-                metrics.put_metric_data(Namespace=NAMESPACE, MetricData=data[first : first + 500])
+                metrics.put_metric_data(Namespace=namespace, MetricData=data[first : first + 500])
         except Exception as error:
             if not self._stopping.is_set():
                 log.error("metrics of endpoints could not be published: %s", error)

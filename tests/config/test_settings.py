@@ -40,12 +40,12 @@ def test_settings_can_not_be_changed() -> None:
 
 def test_every_problem_is_named_at_once_with_its_line(tmp_path: Path) -> None:
     path = settings_file(
-        tmp_path, project="Push Line", log_retention_days=8, notification={}, notifications={"email": "nobody"}
+        tmp_path, project="Push Line", retention={"logs_days": 8}, notification={}, notifications={"email": "nobody"}
     )
     lines = problems(path).splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("config/platform.yaml:1: project: found 'Push Line'; allowed: ")
-    assert any("log_retention_days: found 8; allowed: 1, 3, 5" in line for line in lines)
+    assert any("retention.logs_days: found 8; allowed: 1, 3, 5" in line for line in lines)
     assert any("notification: found an unknown key; allowed: " in line for line in lines)
     assert any("did you mean 'notifications'?" in line for line in lines)
     assert any("notifications.email: found 'nobody'; allowed: " in line for line in lines)
