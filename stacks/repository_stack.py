@@ -115,8 +115,7 @@ class RepositoryStack(Stack):
     def _let_schedules_invoke(self) -> None:
         # Apart from the role, which the function needs to know before it exists.
         invoke = allow("lambda:InvokeFunction", on=self.start_retraining.function_arn)
-        iam.CfnRolePolicy(self, "ScheduleRolePolicy", role_name=self.schedule_role.role_name,
-                          policy_name="Invoke", policy_document=iam.PolicyDocument(statements=[invoke]))  # fmt: skip
+        iam.Policy(self, "ScheduleRolePolicy", roles=[self.schedule_role], statements=[invoke])
 
     def _tell_failures(self) -> None:
         """After Lambda's own retries a lost event is told, to invoke the function with again."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.conftest import Assembly
 
-POLICY_TYPES = ("AWS::IAM::Role", "AWS::IAM::RolePolicy", "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
+POLICY_TYPES = ("AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
 
 
 @dataclass(frozen=True)

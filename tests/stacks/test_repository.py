@@ -112,11 +112,12 @@ def test_schedules_may_invoke_the_function_and_nothing_else(assembly: Assembly) 
     assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
     group = {"Fn::GetAtt": ["Schedules", "Arn"]}
     assert trust["Condition"]["ArnEquals"] == {"aws:SourceArn": group}
-    policy = assembly.one("AWS::IAM::RolePolicy", REPOSITORY)
+    policy = assembly.one("AWS::IAM::Policy", REPOSITORY)
     (statement,) = policy["PolicyDocument"]["Statement"]
     assert (statement["Action"], statement["Effect"]) == ("lambda:InvokeFunction", "Allow")
     assert "StartRetraining" in json.dumps(statement["Resource"])
-    assert policy["RoleName"]["Ref"].startswith("ScheduleRole")
+    (holder,) = policy["Roles"]
+    assert holder["Ref"].startswith("ScheduleRole")
 
 
 def test_the_function_makes_schedules_in_its_own_group_and_lists_raw_data_only(assembly: Assembly) -> None:
