@@ -9,6 +9,8 @@ from contract.model import Rollout
 
 STAGING_INSTANCES = 1
 STAGING_ROLLOUT = Rollout(type="all_at_once", bake_minutes=0)
+SERVING = ("staging", "production")
+"""The environments that have endpoints, in the order of a release."""
 INSTANCE_KINDS = ("instance", "async")
 """The kinds of endpoint that run on instances, which SageMaker shifts traffic between."""
 ON, OFF, PAUSED = "on", "off", "paused"

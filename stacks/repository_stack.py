@@ -46,7 +46,7 @@ class RepositoryStack(Stack):
         self.repository = self._repository()
         self.schedules = scheduler.CfnScheduleGroup(self, "Schedules")
         self.schedule_role = self._schedule_role()
-        self._log = log_group(self, "StartRetrainingLog", settings=settings, foundation=foundation)
+        self._log = log_group(self, "StartRetrainingLog", settings=settings, environment=foundation)
         self.start_retraining = self._start_retraining()
         self._tell_failures()
         self._let_schedules_invoke()

@@ -89,7 +89,7 @@ class TrainingStack(Stack):
                     s3_encryption_mode="SSE-KMS", kms_key_arn=key)]))  # fmt: skip
 
     def _retraining(self) -> sfn.CfnStateMachine:
-        log = log_group(self, "RetrainingLog", settings=self._settings, foundation=self._foundation)
+        log = log_group(self, "RetrainingLog", settings=self._settings, environment=self._foundation)
         role = retrain_role(self, model=self.model, guardrails=self._settings.guardrails,
                             foundation=self._foundation, jobs=self._jobs, log=log)  # fmt: skip
         destination = sfn.CfnStateMachine.LogDestinationProperty(

@@ -73,13 +73,15 @@ def _refuses_plain_http(document: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(("bucket", "days"), [("Artifacts", RETENTION.registry_days),
                                               ("PipelineStore", RETENTION.staging_days),
                                               ("AccessLogs", RETENTION.access_logs_days),
-                                              ("Data", None)])  # fmt: skip
+                                              ("Data", None), ("Traffic", None)])  # fmt: skip
 def test_what_a_bucket_holds_is_kept_for_the_configured_time(assembly: Assembly, bucket: str, days: int | None) -> None:
-    (found,) = [found for name, found in everything(assembly, "AWS::S3::Bucket") if f"/{bucket}" in name]
-    (rule,) = [rule for rule in properties(found)["LifecycleConfiguration"]["Rules"] if "Prefix" not in rule]
-    assert rule.get("ExpirationInDays") == days
-    kept = min(days or RETENTION.old_versions_days, RETENTION.old_versions_days)
-    assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": kept}
+    buckets = {name: found for name, found in everything(assembly, "AWS::S3::Bucket") if f"/{bucket}" in name}
+    assert buckets
+    for name, found in buckets.items():
+        (rule,) = [rule for rule in properties(found)["LifecycleConfiguration"]["Rules"] if "Prefix" not in rule]
+        assert rule.get("ExpirationInDays") == days, name
+        kept = min(days or RETENTION.old_versions_days, RETENTION.old_versions_days)
+        assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": kept}, name
 
 
 def test_every_log_group_has_a_retention_and_our_key(assembly: Assembly) -> None:

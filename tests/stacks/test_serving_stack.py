@@ -214,8 +214,8 @@ def test_production_keeps_a_sample_of_its_traffic_encrypted_and_for_a_while(
     assembly: Assembly, production: dict[str, Any]
 ) -> None:
     capture = one(production, "AWS::SageMaker::EndpointConfig")["Properties"]["DataCaptureConfig"]
-    bucket = next(found for name, found in assembly.resources("AWS::S3::Bucket", "Pushline-Foundation").items()
-                  if name.startswith("Data"))  # fmt: skip
+    bucket = next(found for name, found in assembly.resources("AWS::S3::Bucket", "Pushline-Production").items()
+                  if name.startswith("Traffic"))  # fmt: skip
     expiring = {rule["Prefix"]: rule["ExpirationInDays"] for rule in
                 bucket["Properties"]["LifecycleConfiguration"]["Rules"] if "Prefix" in rule}  # fmt: skip
 
@@ -250,16 +250,16 @@ def template_of(serving: dict[str, Any], limits: ServingLimits | None = None) ->
     aws_cdk = pytest.importorskip("aws_cdk")
     from aws_cdk import assertions, aws_iam
 
-    from stacks.foundation_stack import FoundationStack
+    from stacks.environment_stack import ServingEnvironmentStack
     from stacks.serving_stack import ServingStack
 
     settings = load_settings()
     app = aws_cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
-    foundation = FoundationStack(app, "Foundation", settings=settings)
-    role = aws_iam.Role(foundation, "Role", assumed_by=aws_iam.ServicePrincipal("sagemaker.amazonaws.com"))
+    environment = ServingEnvironmentStack(app, "Production", settings=settings, environment="production")
+    role = aws_iam.Role(environment, "Role", assumed_by=aws_iam.ServicePrincipal("sagemaker.amazonaws.com"))
     model = MODEL.model_copy(update={"serving": Serving.model_validate(serving)})
-    stack = ServingStack(app, "Serving", deployment=deployments(model)[1], foundation=foundation, execution_role=role,
-                         limits=limits or settings.guardrails.serving)  # fmt: skip
+    stack = ServingStack(app, "Serving", deployment=deployments(model)[1], environment=environment,
+                         execution_role=role, limits=limits or settings.guardrails.serving)  # fmt: skip
     return assertions.Template.from_stack(stack).to_json()  # type: ignore[no-any-return]
 
 
@@ -297,7 +297,7 @@ def test_a_serverless_endpoint_has_no_instances_and_no_deployment_config() -> No
     assert one(found, "AWS::SageMaker::Model")["Properties"]["EnableNetworkIsolation"] is False, "it takes none"
 
 
-def test_an_asynchronous_endpoint_answers_into_the_data_bucket_and_is_rolled_out_with_alarms() -> None:
+def test_an_asynchronous_endpoint_answers_into_its_environments_bucket_and_is_rolled_out_with_alarms() -> None:
     found = template_of({"endpoint": "async", "rollout": {"type": "canary", "bake_minutes": 1}})
     output = one(found, "AWS::SageMaker::EndpointConfig")["Properties"]["AsyncInferenceConfig"]["OutputConfig"]
 
