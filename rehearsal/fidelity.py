@@ -37,7 +37,13 @@ NOT_AS_IN_AWS = (
     ("IAM", "Of AWS's managed policies only AdministratorAccess allows anything."),
     ("Step Functions", "`TimeoutSeconds` as an expression is refused; `MaxDelaySeconds` and jitter are ignored;"
      " execution logs are not written to CloudWatch."),
-    ("EventBridge Scheduler", "ministack's own, on its tick."),
+    ("EventBridge Scheduler", "A schedule's time runs `--time-scale` times as fast from when it was made or changed, to"
+     " the second; one that was due while the rehearsal was down fires once at the next start, other times that passed"
+     " are left out. An invocation that a kill interrupts is repeated. A flexible window opens with its invocation; the"
+     " key of a schedule is recorded only. Targets are functions, state machines and event buses; others, universal"
+     " targets too, are refused."),
+    ("Lambda", "Asynchronous events wait in one queue, eight run at a time; what is throttled waits up to six hours,"
+     " what failed is tried twice more. An event on its way when the rehearsal is killed is lost."),
     ("git", "Pushes and pulls authenticate as one local user; GitPull and GitPush are not IAM-checked. GetDifferences"
      " reports a rename as a deletion and an addition."),
     ("builds", "Docker, secrets, report groups and batch builds are refused by their key."),

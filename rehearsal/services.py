@@ -8,6 +8,15 @@ from rehearsal.codepipeline import CodePipeline
 from rehearsal.glue import Glue
 from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.runtime import SageMakerRuntime
+from rehearsal.scheduler import Scheduler
 from rehearsal.service import Service
 
-SERVICES: tuple[type[Service], ...] = (CodeCommit, CodeBuild, CodePipeline, Glue, SageMaker, SageMakerRuntime)
+SERVICES: tuple[type[Service], ...] = (
+    CodeCommit,
+    CodeBuild,
+    CodePipeline,
+    Glue,
+    SageMaker,
+    SageMakerRuntime,
+    Scheduler,
+)
