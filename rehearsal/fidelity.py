@@ -46,7 +46,7 @@ NOT_AS_IN_AWS = (
     ("CloudFormation's service role", "Enforced for the types listed below; other types are provisioned in-process."),
     ("accounts", "As many as the assembly names. Across accounts a call takes the caller's own permission and the"
      " resource's policy for buckets, keys, topics, queues, functions, event buses and model package groups; the"
-     " registries of AWS's images are not asked for theirs. Assets are published, and stacks deployed, as each account's"
+     " registries of AWS's images are not asked. Assets are published, and stacks deployed, as each account's"
      " root, not through the bootstrap's roles. Accounts are known from `deploy`; what another client deployed into"
      " further accounts, `status` does not see."),
     ("IAM", "Of AWS's managed policies only AdministratorAccess allows anything."),
