@@ -50,7 +50,7 @@ class Form:
         if isinstance(document, dict):
             document = document.get("instances", [document])
         if not isinstance(document, list):
-            raise ValueError(f"Expected a {self.row} or a list of {self.row}s, found {type(document).__name__}")
+            raise ValueError(f"Expected a list, or one {self.row} as an object, found {type(document).__name__}")
         return document
 
     def _csv_rows(self, text: str) -> Iterable[Row]:
