@@ -13,7 +13,7 @@ import pytest
 
 from model_code.flight_delay import features
 from model_code.flight_delay.encoding import FIELDS, LABEL
-from model_code.flight_delay.quality import BadData
+from model_code.shared.quality import BadData
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
