@@ -187,8 +187,12 @@ def _write(joined: DataFrame, output: str, *, first_held_out: date) -> dict[str,
     rows = {"train": held_out.get(False, 0), "holdout": held_out.get(True, 0)}
     quality.require([Finding(f"{name}_empty", int(count == 0), 0) for name, count in rows.items()])
     baseline = train.where(F.pmod(F.xxhash64(*IDENTITY, *FIELDS), F.lit(rows["train"])) < BASELINE_ROWS)
-    for name, frame in (("train", train), ("holdout", holdout), ("baseline", baseline)):
+    for name, frame in (("train", train), ("holdout", holdout)):
         frame.write.mode("overwrite").parquet(f"{output}/{name}/")
+    # By week, so that drift can be told from the change that the weeks of training had among themselves.
+    week = F.date_format(F.date_trunc("week", F.to_date("flight_date")), "yyyy-MM-dd")
+    weekly = baseline.withColumn("period", week).repartition("period").write.partitionBy("period")
+    weekly.mode("overwrite").parquet(f"{output}/baseline/")
     return rows
 
 
