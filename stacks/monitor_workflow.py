@@ -22,12 +22,10 @@ DAYS = 7
 """A week of requests: fewer days are not like the training window, since weekdays differ."""
 VOLUME_GB = 30
 VARIANT = "AllTraffic"
-_PROCESSING = f"{OPT_ML}/processing"
 # The live version's own code watches it: that is in its archive, and a job takes only ten inputs.
 _UNPACK_AND_MONITOR = (
-    f"mkdir -p {_PROCESSING}/live && tar -xzf {_PROCESSING}/input/challenger/model.tar.gz -C {_PROCESSING}/live"
-    f" && exec python3 {_PROCESSING}/live/code/pushline_entry.py monitor"
-    f" --input {_PROCESSING}/input --output {_PROCESSING}/output --models {_PROCESSING}/models"
+    f"cd {OPT_ML}/processing && mkdir -p live && tar -xzf input/challenger/model.tar.gz -C live"
+    " && exec python3 live/code/pushline_entry.py monitor --input input --output output --models models"
 )
 _LOGS = {
     "BuildFeatures": "log groups /aws-glue/jobs, job ${FeatureJob}",

@@ -51,7 +51,7 @@ def stability_index(expected: Counts, found: Counts) -> float:
     expected, found = expected[seen], found[seen]
     p = (expected + 0.5) / (expected.sum() + 0.5 * len(expected))
     q = (found + 0.5) / (found.sum() + 0.5 * len(found))
-    chance = (len(expected) - 1) * (1 / expected.sum() + 1 / found.sum())
+    chance = (len(expected) - 1) * (1 / float(expected.sum()) + 1 / float(found.sum()))
     return max(0.0, float(((p - q) * np.log(p / q)).sum()) - chance)
 
 
