@@ -11,6 +11,7 @@ from contract import load_models
 from stacks.application import application
 from stacks.deployment import deployments
 from stacks.foundation_stack import FoundationStack
+from stacks.monitoring_stack import MonitoringStack
 from stacks.place import place
 from stacks.release_stack import ReleaseStack
 from stacks.repository_stack import RepositoryStack
@@ -29,6 +30,7 @@ def main() -> None:
     repository = RepositoryStack(app, "Pushline-Repository", **shared).repository
     for model in models:
         TrainingStack(app, f"{model.title}-Training", model=model, repository=repository, **shared)
+        MonitoringStack(app, f"{model.title}-Monitoring", model=model, **shared)
         for deployment in deployments(model):
             release = ReleaseStack(app, deployment.release_stack, deployment=deployment, **shared)
             ServingStack(

@@ -23,6 +23,9 @@ RetentionDays = Literal[
 ]  # fmt: skip
 
 
+HOURS_OF_ALARM = 168
+
+
 class Section(BaseModel):
     """A part of a settings file: immutable, strict about types, and without unknown keys."""
 
@@ -101,6 +104,28 @@ class DataCapture(Section):
     retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
 
 
+class Monitoring(Section):
+    """When drift becomes an alarm: `breaches` of the last `of` runs above a bound."""
+
+    every_hours: Annotated[int, Field(ge=1, le=168)] = 24
+    breaches: Annotated[int, Field(ge=1)] = 2
+    of: Annotated[int, Field(ge=1)] = 3
+    feature_drift: Annotated[float, Field(gt=0)] = 1.0
+    prediction_drift: Annotated[float, Field(gt=0)] = 1.0
+    quality_loss: Annotated[float, Field(gt=0)] = 0.1
+
+    @model_validator(mode="after")
+    def _alarm(self) -> Monitoring:
+        if self.breaches > self.of:
+            raise ValueError(f"found breaches {self.breaches} above of {self.of}; allowed: at most as many")
+        if self.every_hours * self.of > HOURS_OF_ALARM:
+            raise ValueError(
+                f"found every_hours {self.every_hours} x of {self.of}; allowed: together at most {HOURS_OF_ALARM}, "
+                "since a CloudWatch alarm looks back seven days"
+            )
+        return self
+
+
 class Notifications(Section):
     """Who is told about failures and waiting approvals."""
 
@@ -113,6 +138,7 @@ class Settings(Section):
     project: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,15}$")]
     environments: Environments = Environments()
     guardrails: Guardrails
+    monitoring: Monitoring = Monitoring()
     log_retention_days: RetentionDays = 90
     data_capture: DataCapture = DataCapture()
     destroy_data: bool = False

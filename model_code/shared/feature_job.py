@@ -68,13 +68,13 @@ def build(
         _write_quality(spark, output, {**summary, "passed": False}, bad.findings)
         raise
     first_held_out = (as_of - timedelta(days=holdout_days - 1)).isoformat()
-    counts = _write(rows, output, label, F.col(day) >= first_held_out)
+    counts = _write(rows, output, label, day, F.col(day) >= first_held_out)
     summary |= {"passed": True, "rows": counts}
     _write_quality(spark, output, summary, findings)
     return summary
 
 
-def _write(rows: DataFrame, output: str, label: str, held_out: Any) -> dict[str, int]:
+def _write(rows: DataFrame, output: str, label: str, day: str, held_out: Any) -> dict[str, int]:
     """Write train, holdout and baseline; the number of rows of each."""
     count = dict(rows.groupBy(held_out).count().collect())
     counts = {"train": count.get(False, 0), "holdout": count.get(True, 0)}
@@ -82,8 +82,12 @@ def _write(rows: DataFrame, output: str, label: str, held_out: Any) -> dict[str,
     train = rows.where(~held_out)
     facts = [name for name in rows.columns if name != label]
     baseline = train.where(F.pmod(F.xxhash64(*facts), F.lit(counts["train"])) < BASELINE_ROWS)
-    for name, frame in (("train", train), ("holdout", rows.where(held_out)), ("baseline", baseline)):
+    for name, frame in (("train", train), ("holdout", rows.where(held_out))):
         frame.write.mode("overwrite").parquet(f"{output}/{name}/")
+    # By week, so that drift can be told from the change that the weeks of training had among themselves.
+    week = F.date_format(F.date_trunc("week", F.to_date(day)), "yyyy-MM-dd")
+    weekly = baseline.withColumn("period", week).repartition("period").write.partitionBy("period")
+    weekly.mode("overwrite").parquet(f"{output}/baseline/")
     return counts
 
 
