@@ -33,15 +33,8 @@ def main() -> None:
         MonitoringStack(app, f"{model.title}-Monitoring", model=model, **shared)
         for deployment in deployments(model):
             release = ReleaseStack(app, deployment.release_stack, deployment=deployment, **shared)
-            ServingStack(
-                app,
-                deployment.serving_stack,
-                deployment=deployment,
-                limits=settings.guardrails.serving,
-                foundation=foundation,
-                execution_role=release.roles.serving,
-                env=env,
-            )
+            ServingStack(app, deployment.serving_stack, deployment=deployment, limits=settings.guardrails.serving,
+                         foundation=foundation, execution_role=release.roles.serving, env=env)  # fmt: skip
     app.synth()
 
 
