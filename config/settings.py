@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from config.document import Invalid, Problem, read, validated
+from config.environments import Environment, Environments
+from config.section import Section
 
 PLATFORM_FILE = Path(__file__).with_name("platform.yaml")
 
 InstanceType = Annotated[str, StringConstraints(pattern=r"^ml\.[a-z0-9-]+\.[a-z0-9]+$")]
 InstanceTypes = Annotated[tuple[InstanceType, ...], Field(strict=False, min_length=1)]
 WorkerType = Literal["G.1X", "G.2X", "G.4X", "G.8X"]
-Account = Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")]
-Region = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")]
 Email = Annotated[str, StringConstraints(pattern=r"^[^@\s]+@[^@\s]+\.[^@\s]+$", max_length=254)]
+_POLICY = r"^(arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/)?[\w+=,.@-]+(/[\w+=,.@-]+)*$"
+PermissionsBoundary = Annotated[str, StringConstraints(pattern=_POLICY, max_length=2048)]
+"""A managed policy's name, with its path if it has one, which each environment's account has; or its ARN."""
 # What CloudWatch Logs accepts.
 RetentionDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
@@ -24,30 +27,6 @@ RetentionDays = Literal[
 
 
 HOURS_OF_ALARM = 168
-
-
-class Section(BaseModel):
-    """A part of a settings file: immutable, strict about types, and without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Environment(Section):
-    """One account; without values the deployer's own."""
-
-    account: Account | None = None
-    region: Region | None = None
-
-
-class Environments(Section):
-    """Where models are trained, tried and served."""
-
-    training: Environment = Environment()
-    staging: Environment = Environment()
-    production: Environment = Environment()
-
-    def items(self) -> tuple[tuple[str, Environment], ...]:
-        return ("training", self.training), ("staging", self.staging), ("production", self.production)
 
 
 class FeatureLimits(Section):
@@ -98,10 +77,22 @@ class Guardrails(Section):
     bundle: BundleLimits
 
 
-class DataCapture(Section):
-    """Requests and answers of production that are kept for monitoring; each model says how many percent."""
+Days = Annotated[int, Field(ge=1, le=3650)]
 
-    retention_days: Annotated[int, Field(ge=1, le=3650)] = 30
+
+class Retention(Section):
+    """How long what the platform writes is kept. Raw data and features have no age: lineage names them."""
+
+    logs_days: RetentionDays = 90
+    captured_days: Days = 30
+    """Requests and answers of production; how many are kept, says each model's `serving.capture_percent`."""
+    staging_days: Days = 30
+    """What one execution of a pipeline hands from stage to stage."""
+    registry_days: Annotated[int, Field(ge=180, le=3650)] | None = 1095
+    """Artifacts of registered versions; None keeps them for ever."""
+    access_logs_days: Days = 365
+    old_versions_days: Days = 90
+    """How long an overwritten or deleted object can be restored."""
 
 
 class Monitoring(Section):
@@ -139,26 +130,15 @@ class Settings(Section):
     environments: Environments = Environments()
     guardrails: Guardrails
     monitoring: Monitoring = Monitoring()
-    log_retention_days: RetentionDays = 90
-    data_capture: DataCapture = DataCapture()
+    retention: Retention = Retention()
     destroy_data: bool = False
+    permissions_boundary: PermissionsBoundary | None = None
     notifications: Notifications = Notifications()
 
     @property
     def region(self) -> str | None:
         """The one region of all environments; None is the deployer's."""
         return self.environments.training.region
-
-    @model_validator(mode="after")
-    def _one_region(self) -> Settings:
-        regions = {name: environment.region for name, environment in self.environments.items()}
-        if len(set(regions.values())) > 1:
-            found = ", ".join(f"{name} {region or 'not set'}" for name, region in regions.items())
-            raise ValueError(
-                f"environments: found more than one region ({found}); allowed: the same for all, since SageMaker "
-                "wants artefact and image in the endpoint's region"
-            )
-        return self
 
 
 def load_settings(path: Path = PLATFORM_FILE) -> Settings:

@@ -193,7 +193,9 @@ class Service:
         return callable(getattr(self, xform_name(operation), None))
 
     def parse(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str, Params]:
-        """(operation, parameters) of a request in the JSON protocol; override for REST services."""
+        """(operation, parameters) of a request in the JSON protocol; override for REST services.
+
+        `path` is as it was sent, with its query string if there is one."""
         operation = headers.get("x-amz-target", "").rpartition(".")[2]
         try:
             params = json.loads(body or b"{}")

@@ -67,7 +67,7 @@ class DeliveryPipeline(Construct):
             encryption_key=declared.EncryptionKeyProperty(type="KMS", id=key.key_arn))  # fmt: skip
 
     def _build(self) -> codebuild.CfnProject:
-        log = log_group(self, "VerifyLog", settings=self._settings, foundation=self._foundation)
+        log = log_group(self, "VerifyLog", settings=self._settings, environment=self._foundation)
         role = verify_role(self, model=self._model, foundation=self._foundation, log=log, store=self._store)
         project = codebuild.CfnProject
         return codebuild.CfnProject(

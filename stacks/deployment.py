@@ -9,6 +9,8 @@ from contract.model import Rollout
 
 STAGING_INSTANCES = 1
 STAGING_ROLLOUT = Rollout(type="all_at_once", bake_minutes=0)
+SERVING = ("staging", "production")
+"""The environments that have endpoints, in the order of a release."""
 INSTANCE_KINDS = ("instance", "async")
 """The kinds of endpoint that run on instances, which SageMaker shifts traffic between."""
 ON, OFF, PAUSED = "on", "off", "paused"
@@ -97,10 +99,6 @@ class Deployment:
     def wanted_statuses(self) -> tuple[str, ...]:
         """What may go live here. Pending is listed first: a version approved in between is then still seen."""
         return (PENDING, APPROVED) if self.approves else (APPROVED,)
-
-    @property
-    def tags(self) -> dict[str, str]:
-        return {"pushline:model": self.model.name, "pushline:environment": self.environment}
 
 
 def deployments(model: Model) -> tuple[Deployment, Deployment]:

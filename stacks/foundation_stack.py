@@ -1,128 +1,22 @@
-"""What every model shares: the key, the buckets and the topic that people are notified through."""
+"""What every model shares in training: raw data, features, artifacts, and the delivery pipelines' store."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from aws_cdk import Annotations, Duration, RemovalPolicy, Stack
-from aws_cdk import aws_iam as iam
-from aws_cdk import aws_kms as kms
-from aws_cdk import aws_s3 as s3
-from aws_cdk import aws_sns as sns
-from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from config import Settings
-
-OLD_VERSIONS_DAYS = 90
-"""How long an overwritten or deleted object can be restored."""
-ACCESS_LOG_DAYS = 365
-PIPELINE_STORE_DAYS = 30
-"""Sources and Verify's output are read within one execution; a bundle has its own place among the artifacts."""
-UNFINISHED_UPLOAD_DAYS = 7
-CAPTURE = "capture/"
-"""Where endpoints keep sampled requests and answers, in the data bucket: `capture/<model's slug>/<environment>/`."""
-ANSWERS = "async/"
-"""Where asynchronous endpoints answer, likewise."""
-SERVICES_THAT_NOTIFY = ("events", "cloudwatch")
+from stacks.environment_stack import EnvironmentStack
+from stacks.tags import TRAINING
 
 
-class FoundationStack(Stack):
-    """The key, the data, artifact and pipeline buckets, and the notifications topic of one account."""
+class FoundationStack(EnvironmentStack):
+    """The environment that models are trained in, with the data, artifact and pipeline buckets."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, **stack: Any) -> None:
-        super().__init__(scope, id, **stack)
-        self.removal = self._removal(settings)
-        self.key = self._key(settings)
-        self.access_logs = self._access_logs()
-        self.data = self._bucket("Data", *_captured(settings), notify=True)
-        self.artifacts = self._bucket("Artifacts")
-        self.pipeline_store = self._bucket("PipelineStore", expires=PIPELINE_STORE_DAYS)
-        self.notifications = self._notifications(settings)
-
-    def _removal(self, settings: Settings) -> RemovalPolicy:
-        """Data and registry outlive their stacks unless two settings agree: one in config, one at the command."""
-        asked = self.node.try_get_context("pushline:destroy-data") in (True, "true")
-        if asked != settings.destroy_data:
-            Annotations.of(self).add_warning_v2(
-                "pushline:retained", "data is retained: destroy_data in config/platform.yaml and the context "
-                "pushline:destroy-data do not agree")  # fmt: skip
-        return RemovalPolicy.DESTROY if asked and settings.destroy_data else RemovalPolicy.RETAIN
-
-    def _key(self, settings: Settings) -> kms.Key:
-        key = kms.Key(self, "Key", enable_key_rotation=True, removal_policy=self.removal,
-                      description=f"{settings.project}: data, artifacts, logs, messages and job volumes")  # fmt: skip
-        key.add_to_resource_policy(self._logs_may_encrypt())
-        for service in SERVICES_THAT_NOTIFY:
-            key.add_to_resource_policy(self._may_notify(service))
-        return key
-
-    def _logs_may_encrypt(self) -> iam.PolicyStatement:
-        groups = f"arn:{self.partition}:logs:{self.region}:{self.account}:log-group:*"
-        return iam.PolicyStatement(
-            principals=[iam.ServicePrincipal(f"logs.{self.region}.amazonaws.com")],
-            actions=["kms:Encrypt", "kms:Decrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:GenerateDataKey",
-                     "kms:GenerateDataKeyWithoutPlaintext", "kms:DescribeKey"],
-            resources=["*"],
-            conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}})  # fmt: skip
-
-    def _may_notify(self, service: str) -> iam.PolicyStatement:
-        return iam.PolicyStatement(
-            principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")],
-            actions=["kms:Decrypt", "kms:GenerateDataKey"], resources=["*"],
-            conditions={"StringEquals": {"aws:SourceAccount": self.account}})  # fmt: skip
-
-    def _access_logs(self) -> s3.Bucket:
-        # S3 delivers access logs only to buckets under its own key.
-        return s3.Bucket(self, "AccessLogs", encryption=s3.BucketEncryption.S3_MANAGED, versioned=True,
-                         enforce_ssl=True, block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-                         object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-                         lifecycle_rules=[_lifecycle(ACCESS_LOG_DAYS)], removal_policy=self.removal)  # fmt: skip
-
-    def _bucket(self, id: str, *rules: s3.LifecycleRule, notify: bool = False, expires: int | None = None) -> s3.Bucket:
-        bucket = s3.Bucket(self, id, encryption=s3.BucketEncryption.KMS, encryption_key=self.key,
-                           bucket_key_enabled=True, versioned=True, enforce_ssl=True,
-                           block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-                           object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
-                           server_access_logs_bucket=self.access_logs, server_access_logs_prefix=f"{id}/",
-                           lifecycle_rules=[_lifecycle(expires), *rules], removal_policy=self.removal)  # fmt: skip
-        if notify:
-            _notify_event_bus(bucket)
-        return bucket
-
-    def _notifications(self, settings: Settings) -> sns.Topic:
-        topic = sns.Topic(self, "Notifications", master_key=self.key, enforce_ssl=True,
-                          display_name=f"{settings.project} notifications")  # fmt: skip
-        for service in SERVICES_THAT_NOTIFY:
-            topic.add_to_resource_policy(self._may_publish(topic, service))
-        if settings.notifications.email:
-            topic.add_subscription(subscriptions.EmailSubscription(settings.notifications.email))
-        return topic
-
-    def _may_publish(self, topic: sns.Topic, service: str) -> iam.PolicyStatement:
-        return iam.PolicyStatement(
-            principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")], actions=["sns:Publish"],
-            resources=[topic.topic_arn], conditions={"StringEquals": {"aws:SourceAccount": self.account}})  # fmt: skip
-
-
-def _lifecycle(expires: int | None) -> s3.LifecycleRule:
-    return s3.LifecycleRule(
-        expiration=Duration.days(expires) if expires else None,
-        noncurrent_version_expiration=Duration.days(min(expires or OLD_VERSIONS_DAYS, OLD_VERSIONS_DAYS)),
-        abort_incomplete_multipart_upload_after=Duration.days(UNFINISHED_UPLOAD_DAYS))  # fmt: skip
-
-
-def _captured(settings: Settings) -> list[s3.LifecycleRule]:
-    """What endpoints write is kept for a while only; raw data and features stay."""
-    days, once = Duration.days(settings.data_capture.retention_days), Duration.days(1)
-    return [s3.LifecycleRule(prefix=prefix, expiration=days, noncurrent_version_expiration=once)
-            for prefix in (CAPTURE, ANSWERS)]  # fmt: skip
-
-
-def _notify_event_bus(bucket: s3.Bucket) -> None:
-    # CDK's own switch would add a custom resource: a Lambda with a managed policy.
-    resource = bucket.node.default_child
-    assert isinstance(resource, s3.CfnBucket)
-    resource.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
-        event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(event_bridge_enabled=True)
-    )
+        super().__init__(scope, id, settings=settings, environment=TRAINING, **stack)
+        self.data = self.bucket("Data", notify=True)
+        self.artifacts = self.bucket("Artifacts", expires=settings.retention.registry_days)
+        # Sources and Verify's output are read within one execution; a bundle has its own place among the artifacts.
+        self.pipeline_store = self.bucket("PipelineStore", expires=settings.retention.staging_days)

@@ -11,13 +11,13 @@ from typing import Any
 
 from contract import Model
 from stacks.deployment import production
-from stacks.foundation_stack import CAPTURE
+from stacks.environment_stack import CAPTURE
 from stacks.instance_types import has_local_storage
 from stacks.retrain_jobs import OPT_ML, processing_input
 from stacks.retrain_workflow import REASON
 from stacks.states import State, expression, task
 
-SUBSTITUTIONS = ("Data", "Artifacts", "Key", "Topic", "FeatureJob", "JobRole", "Image", "Endpoint")
+SUBSTITUTIONS = ("Data", "Traffic", "Artifacts", "Key", "Topic", "FeatureJob", "JobRole", "Image", "Endpoint")
 """What the definition leaves to CloudFormation: names of buckets, job and endpoint, ARNs, the image."""
 NAMESPACE = "Pushline"
 DAYS = 7
@@ -116,7 +116,7 @@ def _labels(model: Model) -> dict[str, State]:
 
 def _captured(model: Model) -> dict[str, State]:
     day = f"'{CAPTURE}{production(model).place}/${{Endpoint}}/{VARIANT}/' & $states.input & '/'"
-    look = task("aws-sdk:s3:listObjectsV2", {"Bucket": "${Data}", "Prefix": expression(day), "MaxKeys": 1}, "",
+    look = task("aws-sdk:s3:listObjectsV2", {"Bucket": "${Traffic}", "Prefix": expression(day), "MaxKeys": 1}, "",
                 Output=expression("{'day': $states.input, 'found': $states.result.KeyCount > 0}"))  # fmt: skip
     del look["Next"]
     found = "[$states.result[found = true].day]"
@@ -162,7 +162,7 @@ def _inputs(model: Model) -> str:
     always = {"challenger": "$live.model_data",
               "baseline": f"'s3://${{Data}}/features/{model.slug}/' & $trained.run & '/baseline/'"}  # fmt: skip
     labelled = processing_input("holdout", f"'s3://${{Data}}/features/{model.slug}/' & $run & '/holdout/'")
-    day = f"'s3://${{Data}}/{CAPTURE}{production(model).place}/${{Endpoint}}/{VARIANT}/' & $day & '/'"
+    day = f"'s3://${{Traffic}}/{CAPTURE}{production(model).place}/${{Endpoint}}/{VARIANT}/' & $day & '/'"
     captured = processing_input("captured", day, more=" & '-' & $i", folder=" & '/' & $i")
     fixed = ", ".join(processing_input(name, uri) for name, uri in always.items())
     return (f"($requests := [$map($days, function($day, $i) {{ {captured} }})];"

@@ -10,7 +10,8 @@ from constructs import Construct
 from config import Guardrails
 from contract import Model
 from stacks.deployment import production
-from stacks.foundation_stack import CAPTURE, FoundationStack
+from stacks.environment_stack import CAPTURE, ServingEnvironmentStack
+from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.monitor_workflow import NAMESPACE
 from stacks.names import feature_job_name
@@ -20,6 +21,7 @@ from stacks.permissions import (
     list_objects,
     pass_role,
     read_objects,
+    read_with_key,
     service_role,
     use_key,
     write_objects,
@@ -27,12 +29,14 @@ from stacks.permissions import (
 from stacks.training_roles import create_job, deliver_logs, job_arn, publish_metrics, sagemaker_job, trace, watch_jobs
 
 
-def job_role(scope: Construct, *, model: Model, foundation: FoundationStack, image: FrameworkImage) -> iam.Role:
+def job_role(scope: Construct, *, model: Model, foundation: FoundationStack, live: ServingEnvironmentStack,
+             image: FrameworkImage) -> iam.Role:  # fmt: skip
     """The job: read the live version, its baseline, new labelled rows and requests; write the report."""
     slug, artifacts = model.slug, foundation.artifacts
-    seen = [f"features/{slug}/*", f"{CAPTURE}{production(model).place}/*"]
+    features, captured = f"features/{slug}/*", f"{CAPTURE}{production(model).place}/*"
     return service_role(scope, "JobRole", "sagemaker", statements=[
-        read_objects(foundation.data, *seen), list_objects(foundation.data, *seen),
+        read_objects(foundation.data, features), list_objects(foundation.data, features),
+        read_objects(live.traffic, captured), list_objects(live.traffic, captured), read_with_key(live.key),
         read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
         write_objects(artifacts, f"monitoring/{slug}/*"),
         *sagemaker_job(scope, model, foundation, image, "ProcessingJobs"),
@@ -40,11 +44,11 @@ def job_role(scope: Construct, *, model: Model, foundation: FoundationStack, ima
 
 
 def monitor_role(scope: Construct, *, model: Model, guardrails: Guardrails, foundation: FoundationStack,
-                 job: iam.IRole) -> iam.Role:  # fmt: skip
+                 live: ServingEnvironmentStack, job: iam.IRole) -> iam.Role:  # fmt: skip
     """The state machine: look what is live and what landed, have it measured, publish the metrics."""
     slug = model.slug
     return service_role(scope, "MonitorRole", "states", statements=[
-        *_look(scope, model, foundation), *_measure(scope, model, guardrails, foundation),
+        *_look(scope, model, foundation, live), *_measure(scope, model, guardrails, foundation),
         pass_role(job, "sagemaker"), publish_metrics(NAMESPACE),
         read_objects(foundation.artifacts, f"lineage/{slug}/*", f"monitoring/{slug}/*"),
         use_key(foundation.key), allow("sns:Publish", on=foundation.notifications.topic_arn),
@@ -52,10 +56,12 @@ def monitor_role(scope: Construct, *, model: Model, guardrails: Guardrails, foun
     ])  # fmt: skip
 
 
-def _look(scope: Construct, model: Model, foundation: FoundationStack) -> Iterable[iam.PolicyStatement]:
+def _look(scope: Construct, model: Model, foundation: FoundationStack,
+          live: ServingEnvironmentStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
     versions = arn(scope, "sagemaker", f"model-package/{model.slug}/*")
     yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
-    yield list_objects(foundation.data, f"raw/{model.name}/*", f"{CAPTURE}{production(model).place}/*")
+    yield list_objects(foundation.data, f"raw/{model.name}/*")
+    yield list_objects(live.traffic, f"{CAPTURE}{production(model).place}/*")
 
 
 def _measure(scope: Construct, model: Model, guardrails: Guardrails,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aws_cdk import Duration, Stack, Tags
+from aws_cdk import Duration, Stack
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_iam as iam
@@ -17,6 +17,7 @@ from aws_cdk import aws_stepfunctions as sfn
 from config import Settings
 from contract import Model
 from stacks.deployment import production
+from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.log_group import log_group
@@ -25,6 +26,7 @@ from stacks.monitoring_roles import job_role, monitor_role
 from stacks.names import feature_job_name
 from stacks.outputs import publish
 from stacks.release_roles import start_role
+from stacks.tags import tag
 
 ALARMS = {
     "features": ("FeatureDrift", "feature_drift",
@@ -40,21 +42,20 @@ class MonitoringStack(Stack):
     """What notices that production's model no longer fits the world."""
 
     def __init__(self, scope: Any, id: str, *, settings: Settings, model: Model, foundation: FoundationStack,
-                 **stack: Any) -> None:  # fmt: skip
+                 live: ServingEnvironmentStack, **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
-        self._settings, self.model, self._foundation = settings, model, foundation
+        self._settings, self.model, self._foundation, self._live = settings, model, foundation, live
         self._image = FrameworkImage(self, "Image", model=model)
-        self._job = job_role(self, model=model, foundation=foundation, image=self._image)
+        self._job = job_role(self, model=model, foundation=foundation, live=live, image=self._image)
         self.monitor = self._monitor()
         self._schedule()
         for name in ALARMS:
             self._alarm(name)
         publish(self, {"Model": model.name, "Monitor": self.monitor.ref})
-        Tags.of(self).add("pushline:model", model.name)
-        Tags.of(self).add("pushline:environment", "production")
+        tag(self, model=model.name, environment="production")
 
     def _monitor(self) -> sfn.CfnStateMachine:
-        log = log_group(self, "MonitorLog", settings=self._settings, foundation=self._foundation)
+        log = log_group(self, "MonitorLog", settings=self._settings, environment=self._foundation)
         destination = sfn.CfnStateMachine.LogDestinationProperty(
             cloud_watch_logs_log_group=sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
                 log_group_arn=log.log_group_arn
@@ -70,12 +71,13 @@ class MonitoringStack(Stack):
 
     def _role(self) -> iam.Role:
         return monitor_role(self, model=self.model, guardrails=self._settings.guardrails,
-                            foundation=self._foundation, job=self._job)  # fmt: skip
+                            foundation=self._foundation, live=self._live, job=self._job)  # fmt: skip
 
     def _substitutions(self) -> dict[str, str]:
         foundation = self._foundation
         return {
-            "Data": foundation.data.bucket_name, "Artifacts": foundation.artifacts.bucket_name,
+            "Data": foundation.data.bucket_name, "Traffic": self._live.traffic.bucket_name,
+            "Artifacts": foundation.artifacts.bucket_name,
             "Key": foundation.key.key_arn, "Topic": foundation.notifications.topic_arn,
             "FeatureJob": feature_job_name(self.model), "JobRole": self._job.role_arn, "Image": self._image.uri,
             "Endpoint": production(self.model).endpoint,

@@ -21,6 +21,11 @@ def parameter_name(settings: Settings, model: Model) -> str:
     return f"/{settings.project}/models/{model.name}"
 
 
+def raw_data_parameter_name(settings: Settings, model: Model) -> str:
+    """Where whoever delivers data reads where the model's raw data lands."""
+    return f"/{settings.project}/raw-data/{model.name}"
+
+
 def feature_job_name(model: Model) -> str:
     """The Glue job."""
     return f"{model.slug}-features"

@@ -11,7 +11,8 @@ from constructs import Construct
 
 from config.settings import ServingLimits
 from stacks.deployment import APPROVED, Deployment
-from stacks.foundation_stack import ANSWERS, CAPTURE, FoundationStack
+from stacks.environment_stack import ANSWERS, CAPTURE, ServingEnvironmentStack
+from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.instance_types import has_local_storage
 from stacks.permissions import (
@@ -21,6 +22,7 @@ from stacks.permissions import (
     list_objects,
     pass_role,
     read_objects,
+    read_with_key,
     service_role,
     use_key,
     write_objects,
@@ -36,9 +38,10 @@ class ReleaseRoles(Construct):
     """Who does what in one environment's release; only `reconciler` may decide about a version."""
 
     def __init__(self, scope: Construct, id: str, *, deployment: Deployment, limits: ServingLimits,
-                 foundation: FoundationStack) -> None:  # fmt: skip
+                 environment: ServingEnvironmentStack, foundation: FoundationStack) -> None:  # fmt: skip
         super().__init__(scope, id)
-        self._deployment, self._limits, self._foundation = deployment, limits, foundation
+        self._deployment, self._limits = deployment, limits
+        self._environment, self._foundation = environment, foundation
         self.serving = service_role(self, "Serving", "sagemaker", statements=self._serve())
         self.update = service_role(self, "Update", "cloudformation", statements=[*self._update()])
         self.reconciler = service_role(self, "Reconciler", "states", statements=[*self._reconcile()])
@@ -46,12 +49,13 @@ class ReleaseRoles(Construct):
     def _serve(self) -> list[iam.PolicyStatement]:
         """What SageMaker does for the container, which itself has no network and so no use for a role."""
         image = FrameworkImage(self, "Image", model=self._deployment.model)
-        artifacts, key, slug = self._foundation.artifacts, self._foundation.key, self._deployment.model.slug
+        artifacts, slug = self._foundation.artifacts, self._deployment.model.slug
         group = arn(self, "logs", f"log-group:/aws/sagemaker/Endpoints/{self._deployment.endpoint}")
         namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
         return [
             read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
-            use_key(key), *image.pull, *self._keep_traffic(), *self._see_alarms(),
+            read_with_key(self._foundation.key), use_key(self._environment.key), *image.pull, *self._keep_traffic(),
+            *self._see_alarms(),
             allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
             allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:*"),
             allow("cloudwatch:PutMetricData", on="*", when=namespace),
@@ -59,11 +63,11 @@ class ReleaseRoles(Construct):
 
     def _keep_traffic(self) -> Iterable[iam.PolicyStatement]:
         """Captured requests and answers; for an asynchronous endpoint its requests and answers."""
-        data, place = self._foundation.data, self._deployment.place
+        traffic, place = self._environment.traffic, self._deployment.place
         if self._deployment.captures:
-            yield write_objects(data, f"{CAPTURE}{place}/*")
+            yield write_objects(traffic, f"{CAPTURE}{place}/*")
         if self._deployment.kind == "async":
-            yield write_objects(data, f"{ANSWERS}{place}/*")
+            yield write_objects(traffic, f"{ANSWERS}{place}/*")
             yield read_objects(self._foundation.artifacts, f"bundles/{self._deployment.model.slug}/*")
 
     def _see_alarms(self) -> Iterable[iam.PolicyStatement]:
@@ -84,9 +88,8 @@ class ReleaseRoles(Construct):
         yield allow("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags", on=[endpoint, *models, *configs])
         yield pass_role(self.serving, "sagemaker")
         # The endpoint's volumes are encrypted on behalf of whoever creates or updates it.
-        yield use_key(self._foundation.key)
-        yield lend_key(self._foundation.key)
-        yield allow("kms:DescribeKey", on=self._foundation.key.key_arn)
+        key = self._environment.key
+        yield from (use_key(key), lend_key(key), allow("kms:DescribeKey", on=key.key_arn))
         if self._deployment.guarded:
             yield from self._update_alarms()
         if self._deployment.scales:
@@ -128,7 +131,7 @@ class ReleaseRoles(Construct):
             return
         keyless = [name for name in self._limits.instance_types if has_local_storage(name)]
         keyed = [name for name in self._limits.instance_types if name not in keyless]
-        volume = {"StringEquals": {"sagemaker:VolumeKmsKeyArn": self._foundation.key.key_arn}}
+        volume = {"StringEquals": {"sagemaker:VolumeKmsKeyArn": self._environment.key.key_arn}}
         for names, condition in ((keyed, volume), (keyless, {})):
             if names:
                 yield allow("sagemaker:CreateEndpointConfig", on=configs, when=_instance_types(names) | condition)
@@ -147,8 +150,8 @@ class ReleaseRoles(Construct):
         yield allow("sagemaker:ListEndpointConfigs", "sagemaker:ListModels", on="*")
         yield from self._update_serving_stack()
         yield from self._compare_answers()
-        yield allow("sns:Publish", on=self._foundation.notifications.topic_arn)
-        yield from (use_key(self._foundation.key), deliver_logs(), trace())
+        yield allow("sns:Publish", on=self._environment.notifications.topic_arn)
+        yield from (read_with_key(self._foundation.key), use_key(self._environment.key), deliver_logs(), trace())
 
     def _compare_answers(self) -> Iterable[iam.PolicyStatement]:
         """Read the sample request, the answer recorded at evaluation, and what an asynchronous endpoint answers."""
@@ -157,7 +160,10 @@ class ReleaseRoles(Construct):
         if self._deployment.kind == "async":
             answers = f"{ANSWERS}{self._deployment.place}/answers/*"
             # Without the listing, "not yet" would be "access denied".
-            yield from (read_objects(self._foundation.data, answers), list_objects(self._foundation.data, answers))
+            yield from (
+                read_objects(self._environment.traffic, answers),
+                list_objects(self._environment.traffic, answers),
+            )
 
     def _update_serving_stack(self) -> Iterable[iam.PolicyStatement]:
         """Update that one stack, and only as the narrow role: otherwise this permission would be everybody's."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aws_cdk import Stack, Tags
+from aws_cdk import Stack
 from aws_cdk import aws_events as events
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from config import Settings
 from stacks.deployment import Deployment
+from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.log_group import log_group
 from stacks.outputs import publish
 from stacks.permissions import arn
 from stacks.release_roles import ReleaseRoles, start_role
 from stacks.release_workflow import release_workflow
+from stacks.tags import tag
 
 SELF_HEAL = "rate(1 hour)"
 """How long a lost event can go unnoticed."""
@@ -30,20 +32,20 @@ class ReleaseStack(Stack):
     """What keeps one environment's endpoint equal to what the model registry says."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, deployment: Deployment,
-                 foundation: FoundationStack, **stack: Any) -> None:  # fmt: skip
+                 environment: ServingEnvironmentStack, foundation: FoundationStack, **stack: Any,
+                 ) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
-        self._settings, self._foundation, self.deployment = settings, foundation, deployment
+        self._settings, self._environment, self.deployment = settings, environment, deployment
         self.roles = ReleaseRoles(self, "Roles", deployment=deployment, limits=settings.guardrails.serving,
-                                  foundation=foundation)  # fmt: skip
+                                  environment=environment, foundation=foundation)  # fmt: skip
         self.reconciler = self._reconciler()
         self._rules()
         publish(self, {"Model": deployment.model.name, "Environment": deployment.environment,
                        "Reconciler": self.reconciler.ref})  # fmt: skip
-        for name, value in deployment.tags.items():
-            Tags.of(self).add(name, value)
+        tag(self, model=deployment.model.name, environment=deployment.environment)
 
     def _reconciler(self) -> sfn.CfnStateMachine:
-        log = log_group(self, "ReconcilerLog", settings=self._settings, foundation=self._foundation)
+        log = log_group(self, "ReconcilerLog", settings=self._settings, environment=self._environment)
         destination = sfn.CfnStateMachine.LogDestinationProperty(
             cloud_watch_logs_log_group=sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
                 log_group_arn=log.log_group_arn
@@ -53,7 +55,7 @@ class ReleaseStack(Stack):
             self, "Reconciler", role_arn=self.roles.reconciler.role_arn, state_machine_type="STANDARD",
             definition_string=json.dumps(release_workflow(self.deployment), indent=1),
             definition_substitutions={"UpdateRole": self.roles.update.role_arn,
-                                      "Topic": self._foundation.notifications.topic_arn},
+                                      "Topic": self._environment.notifications.topic_arn},
             tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
             logging_configuration=sfn.CfnStateMachine.LoggingConfigurationProperty(
                 destinations=[destination], include_execution_data=False, level="ALL"))  # fmt: skip

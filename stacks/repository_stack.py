@@ -23,6 +23,7 @@ from stacks.log_group import log_group
 from stacks.names import any_pipeline_name
 from stacks.outputs import publish
 from stacks.permissions import allow, arn, role, use_key, write_log
+from stacks.tags import SHARED, TRAINING, tag
 
 BRANCH = "main"
 ROOT = Path(__file__).parents[1]
@@ -42,6 +43,7 @@ class RepositoryStack(Stack):
         self.repository = self._repository()
         self.start_retraining = self._start_retraining()
         self._route_pushes()
+        tag(self, model=SHARED, environment=TRAINING)
         publish(self, {"Repository": self.repository.repository_name})
 
     def _repository(self) -> codecommit.Repository:
@@ -53,7 +55,7 @@ class RepositoryStack(Stack):
         return repository
 
     def _start_retraining(self) -> lambda_.Function:
-        log = log_group(self, "StartRetrainingLog", settings=self._settings, foundation=self._foundation)
+        log = log_group(self, "StartRetrainingLog", settings=self._settings, environment=self._foundation)
         function = lambda_.Function(
             self, "StartRetraining", runtime=lambda_.Runtime.PYTHON_3_11, timeout=TIMEOUT, memory_size=MEMORY_MB,
             handler="lambdas.start_retraining.handler.handle", code=_code(), log_group=log, role=self._role(log),
@@ -61,6 +63,10 @@ class RepositoryStack(Stack):
             environment={"REPOSITORY_ARN": self.repository.repository_arn, "BRANCH": BRANCH,
                          "MODELS_PATH": f"/{self._settings.project}/models"})  # fmt: skip
         self._tell_failures(function)
+        # The role's one policy is inline: naming it says all, and the CDK's explicit dependency nothing more.
+        resource = function.node.default_child
+        assert isinstance(resource, lambda_.CfnFunction)
+        resource.add_deletion_override("DependsOn")
         return function
 
     def _role(self, log: logs.ILogGroup) -> iam.Role:

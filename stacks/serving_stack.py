@@ -26,7 +26,7 @@ from constructs import Construct
 
 from config.settings import ServingLimits
 from stacks.deployment import OFF, ON, PAUSED, Deployment
-from stacks.foundation_stack import FoundationStack
+from stacks.environment_stack import ServingEnvironmentStack
 from stacks.instance_types import has_local_storage
 from stacks.outputs import publish
 from stacks.serving_alarms import FleetAlarms
@@ -34,6 +34,7 @@ from stacks.serving_dashboard import dashboard
 from stacks.serving_rollout import deployment_config
 from stacks.serving_scaling import EndpointScaling
 from stacks.serving_variant import asynchronous, data_capture, instance_variant, serverless_variant
+from stacks.tags import tag
 
 VARIANT = "AllTraffic"
 PACKAGE_VARIABLE = "MODEL_PACKAGE_ARN"
@@ -51,13 +52,13 @@ class ServingStack(Stack):
     """One model's endpoint in one environment, with nothing in it that needs an IAM capability."""
 
     def __init__(
-        self, scope: Construct, id: str, *, deployment: Deployment, limits: ServingLimits, foundation: FoundationStack,
-        execution_role: iam.IRole, **stack: Any,
+        self, scope: Construct, id: str, *, deployment: Deployment, limits: ServingLimits,
+        environment: ServingEnvironmentStack, execution_role: iam.IRole, **stack: Any,
     ) -> None:  # fmt: skip
         # With the bootstrap rule, whoever updates the stack would have to read the bootstrap's SSM parameter.
         synthesizer = DefaultStackSynthesizer(generate_bootstrap_version_rule=False)
         super().__init__(scope, id, synthesizer=synthesizer, **stack)
-        self.deployment, self._foundation, self._execution_role = deployment, foundation, execution_role
+        self.deployment, self._environment, self._execution_role = deployment, environment, execution_role
         self._version_parameters()
         if deployment.on_instances:
             self._size_parameters(limits)
@@ -115,8 +116,8 @@ class ServingStack(Stack):
 
     def _endpoint_config(self, limits: ServingLimits) -> sagemaker.CfnEndpointConfig:
         deployment, on_instances = self.deployment, self.deployment.on_instances
-        where = f"s3://{self._foundation.data.bucket_name}"
-        key = self._foundation.key.key_arn
+        where = f"s3://{self._environment.traffic.bucket_name}"
+        key = self._environment.key.key_arn
         variant = instance_variant(VARIANT, self.model, self.instance_type, self.minimum) if on_instances \
             else serverless_variant(VARIANT, self.model, deployment.model.serving.serverless)  # fmt: skip
         config = sagemaker.CfnEndpointConfig(
@@ -132,7 +133,7 @@ class ServingStack(Stack):
         """The key, unless the live version's instances have a disk of their own, which takes none."""
         keyless = [Fn.condition_equals(self.instance_type, name) for name in limits.instance_types
                    if has_local_storage(name)]  # fmt: skip
-        key = self._foundation.key.key_arn
+        key = self._environment.key.key_arn
         if not keyless:
             return key
         local = CfnCondition(self, "HasLocalStorage", expression=Fn.condition_or(*keyless))
@@ -141,7 +142,7 @@ class ServingStack(Stack):
     def _alarms(self) -> FleetAlarms:
         return FleetAlarms(self, "Alarms", deployment=self.deployment, variant=VARIANT, condition=self.has_model,
                            endpoint_config=self.endpoint_config.attr_endpoint_config_name,
-                           topic=self._foundation.notifications.topic_arn)  # fmt: skip
+                           topic=self._environment.notifications.topic_arn)  # fmt: skip
 
     def _endpoint(self) -> sagemaker.CfnEndpoint:
         deployment, alarms = self.deployment, self.alarms.names if self.alarms else []
@@ -153,9 +154,6 @@ class ServingStack(Stack):
             retain_all_variant_properties=True if deployment.on_instances else None,
             exclude_retained_variant_properties=self._not_retained() if deployment.on_instances else None)  # fmt: skip
         self._with_model(endpoint, "endpoint")
-        # An alarm has to exist when the rollout that it watches begins.
-        for alarm in self.alarms.alarms if self.alarms else []:
-            endpoint.add_resource_dependency(alarm)
         return endpoint
 
     def _not_retained(self) -> Any:
@@ -183,6 +181,5 @@ class ServingStack(Stack):
             resource.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
 
     def _tags(self) -> None:
-        for name, value in self.deployment.tags.items():
-            Tags.of(self).add(name, value)
+        tag(self, model=self.deployment.model.name, environment=self.deployment.environment)
         Tags.of(self.endpoint).add("pushline:model-package", self.package)

@@ -7,7 +7,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 
 from contract.model import Serverless
 from stacks.deployment import Deployment
-from stacks.foundation_stack import ANSWERS, CAPTURE
+from stacks.environment_stack import ANSWERS, CAPTURE
 
 Config = sagemaker.CfnEndpointConfig
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aws_cdk import Stack, Tags
+from aws_cdk import Stack
 from aws_cdk import aws_codecommit as codecommit
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_sagemaker as sagemaker
@@ -22,9 +22,10 @@ from stacks.delivery_pipeline import DeliveryPipeline
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.log_group import log_group
-from stacks.names import feature_job_name, parameter_name, pipeline_name
+from stacks.names import feature_job_name, parameter_name, pipeline_name, raw_data_parameter_name
 from stacks.outputs import publish
 from stacks.retrain_workflow import retrain_workflow
+from stacks.tags import TRAINING, tag
 from stacks.training_roles import JobRoles, retrain_role
 
 GLUE_VERSION = "5.1"
@@ -48,9 +49,8 @@ class TrainingStack(Stack):
                                          repository=repository, retraining=self.retraining)  # fmt: skip
         self._register_routes()
         publish(self, {"Model": model.name, "Pipeline": self.pipeline.name, "ModelPackageGroup": model.slug,
-                       "RawData": f"s3://{foundation.data.bucket_name}/raw/{model.name}/"})  # fmt: skip
-        Tags.of(self).add("pushline:model", model.name)
-        Tags.of(self).add("pushline:environment", "training")
+                       "RawData": self._raw_data().attr_value})  # fmt: skip
+        tag(self, model=model.name, environment=TRAINING)
 
     def _group(self) -> sagemaker.CfnModelPackageGroup:
         # The registry is found by the model's slug, in every environment.
@@ -87,7 +87,7 @@ class TrainingStack(Stack):
                     s3_encryption_mode="SSE-KMS", kms_key_arn=key)]))  # fmt: skip
 
     def _retraining(self) -> sfn.CfnStateMachine:
-        log = log_group(self, "RetrainingLog", settings=self._settings, foundation=self._foundation)
+        log = log_group(self, "RetrainingLog", settings=self._settings, environment=self._foundation)
         role = retrain_role(self, model=self.model, guardrails=self._settings.guardrails,
                             foundation=self._foundation, jobs=self._jobs, log=log)  # fmt: skip
         destination = sfn.CfnStateMachine.LogDestinationProperty(
@@ -112,6 +112,12 @@ class TrainingStack(Stack):
             "TrainingRole": self._jobs.training.role_arn, "EvaluationRole": self._jobs.evaluation.role_arn,
             "Image": self.image.uri,
         }  # fmt: skip
+
+    def _raw_data(self) -> ssm.CfnParameter:
+        """Tell whoever delivers data where this model's lands."""
+        return ssm.CfnParameter(self, "RawData", name=raw_data_parameter_name(self._settings, self.model),
+                                type="String", description="Where raw data lands: <here>/dt=YYYY-MM-DD/",
+                                value=f"s3://{self._foundation.data.bucket_name}/raw/{self.model.name}/")  # fmt: skip
 
     def _register_routes(self) -> None:
         """Tell `start_retraining` which paths retrain the model, and through which pipeline."""

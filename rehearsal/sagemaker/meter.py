@@ -7,13 +7,16 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rehearsal.service import Cloud
 
 log = logging.getLogger("rehearsal")
-NAMESPACE = "AWS/SageMaker"
+NAMESPACE, PER_INSTANCE = "AWS/SageMaker", "InvocationsPerInstance"
+OWN_NAMESPACE, DROPPED = "Rehearsal", "ShadowRequestsDropped"
+"""SageMaker has no metric for copies that it did not send."""
 PERIOD_SECONDS, LEAST_PERIOD_SECONDS = 60, 0.2
 VALUES = 150
 """PutMetricData takes at most this many different values of one metric at once."""
@@ -43,8 +46,9 @@ class Place:
 class Meter:
     """Counts invocations as they end; safe to use from the router's thread."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, cloud: Cloud, scaled: Callable[[], Iterable[Place]]) -> None:
+        """`scaled` gives the variants for which a minute without invocations is a value of zero."""
+        self._cloud, self._scaled = cloud, scaled
         self._period = max(PERIOD_SECONDS / cloud.time_scale, LEAST_PERIOD_SECONDS)
         self._lock = threading.Lock()
         self._counts: dict[tuple[int, Place, str], Counter[float]] = {}
@@ -63,7 +67,7 @@ class Meter:
         """One request ended: the HTTP status, the seconds the model and the whole took, the instances in service."""
         values = {
             "Invocations": 1.0,
-            "InvocationsPerInstance": 1 / max(1, instances),
+            PER_INSTANCE: 1 / max(1, instances),
             "Invocation4XXErrors": float(400 <= status < 500),
             "Invocation5XXErrors": float(status >= 500),
             "InvocationModelErrors": float(not 200 <= status < 300),
@@ -74,6 +78,12 @@ class Meter:
         with self._lock:
             for name, value in values.items():
                 self._counts.setdefault((slot, place, name), Counter())[value] += 1
+
+    def dropped(self, place: Place) -> None:
+        """A copy for a shadow variant was not sent, since too many were under way."""
+        slot = math.floor(time.time() / self._period)
+        with self._lock:
+            self._counts.setdefault((slot, place, DROPPED), Counter())[1.0] += 1
 
     def failed(self, place: Place) -> None:
         """An instance went away under a request, which another one then answered."""
@@ -89,18 +99,24 @@ class Meter:
         now = math.floor(time.time() / self._period)
         with self._lock:
             over = {key: self._counts.pop(key) for key in list(self._counts) if key[0] < now}
-        by_account: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        by_place: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
         for (slot, place, name), counts in over.items():
             data = _data(name, counts, slot * self._period, place)
-            by_account.setdefault((place.account, place.region), []).extend(data)
-        for (account, region), data in by_account.items():
-            self._put(data, account, region)
+            namespace = OWN_NAMESPACE if name == DROPPED else NAMESPACE
+            by_place.setdefault((namespace, place.account, place.region), []).extend(data)
+        invoked = {place for _, place, _ in over}
+        for place in self._scaled():
+            if place not in invoked:  # so that what nobody asks any more can be scaled in
+                idle = _data(PER_INSTANCE, Counter([0.0]), (now - 1) * self._period, place)
+                by_place.setdefault((NAMESPACE, place.account, place.region), []).extend(idle)
+        for (namespace, account, region), data in by_place.items():
+            self._put(namespace, data, account, region)
 
-    def _put(self, data: list[dict[str, Any]], account: str, region: str) -> None:
+    def _put(self, namespace: str, data: list[dict[str, Any]], account: str, region: str) -> None:
         try:
             metrics = self._cloud.client("cloudwatch", account=account, region=region)
             for first in range(0, len(data), 500):
-                metrics.put_metric_data(Namespace=NAMESPACE, MetricData=data[first : first + 500])
+                metrics.put_metric_data(Namespace=namespace, MetricData=data[first : first + 500])
         except Exception as error:
             if not self._stopping.is_set():
                 log.error("metrics of endpoints could not be published: %s", error)

@@ -11,6 +11,7 @@ from rehearsal.sagemaker.container import SAGEMAKER
 from rehearsal.sagemaker.fleet import server_image
 from rehearsal.sagemaker.listing import page
 from rehearsal.sagemaker.tags import Permissions, Tags, request_tags, tagging
+from rehearsal.sagemaker.variant_plan import container_of
 from rehearsal.service import Caller, Params, Permission, ServiceError, Unsupported, arn
 
 Document = dict[str, Any]
@@ -36,7 +37,6 @@ _VARIANT_REFUSED = (
 _CONFIG_REFUSED = (
     "AsyncInferenceConfig",
     "ExplainerConfig",
-    "ShadowProductionVariants",
     "ExecutionRoleArn",
     "VpcConfig",
     "EnableNetworkIsolation",
@@ -71,7 +71,7 @@ def _creates_model(params: Params, caller: Caller) -> list[Permission]:
 
 
 def _creates_config(params: Params, caller: Caller) -> list[Permission]:
-    made, variants = config_arn(caller, params["EndpointConfigName"]), params["ProductionVariants"]
+    made, variants = config_arn(caller, params["EndpointConfigName"]), variants_of(params)
     models = [model_arn(caller, v["ModelName"]) for v in variants if "ModelName" in v]
     types = [v["InstanceType"] for v in variants if "InstanceType" in v]
     key = params.get("KmsKeyId")
@@ -135,7 +135,7 @@ class Models(Tags):
     def create_endpoint_config(self, caller: Caller, params: Params) -> Params:
         made = config_arn(caller, params["EndpointConfigName"])
         _check_config(params)
-        for variant in params["ProductionVariants"]:
+        for variant in variants_of(params):
             self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
         if self.cloud.store.get(CONFIG, made) is not None:
             message = f'Cannot create already existing endpoint configuration "{made}".'
@@ -179,12 +179,6 @@ class Models(Tags):
         return [document for key, document in self.cloud.store.list(kind) if key.startswith(prefix)]
 
 
-def container_of(model: Document) -> Document:
-    """The one container of a model."""
-    container: Document = model.get("PrimaryContainer") or model["Containers"][0]
-    return container
-
-
 def _only_container(params: Params) -> Document:
     if params.get("InferenceExecutionConfig") or len(params.get("Containers") or []) > 1:
         raise Unsupported(f"model {params['ModelName']}: inference pipelines of several containers are not rehearsed")
@@ -201,12 +195,28 @@ def _only_container(params: Params) -> Document:
     return container
 
 
+def variants_of(config: Document) -> list[Document]:
+    """Production variants, then the shadow variant."""
+    return [*config["ProductionVariants"], *(config.get("ShadowProductionVariants") or [])]
+
+
+def _check_shadow(params: Params) -> None:
+    shadows = params.get("ShadowProductionVariants") or []
+    if shadows and (len(shadows) > 1 or len(params["ProductionVariants"]) > 1):
+        message = "ShadowProductionVariants takes one variant, beside one of ProductionVariants"
+        raise ServiceError("ValidationException", message)
+    if shadows and (params.get("AsyncInferenceConfig") or any("ServerlessConfig" in v for v in variants_of(params))):
+        message = "ShadowProductionVariants needs variants on instances that are invoked in real time"
+        raise ServiceError("ValidationException", message)
+
+
 def _check_config(params: Params) -> None:
     _refuse(params, _CONFIG_REFUSED, f"endpoint configuration {params['EndpointConfigName']}")
-    names = [variant["VariantName"] for variant in params["ProductionVariants"]]
+    _check_shadow(params)
+    names = [variant["VariantName"] for variant in variants_of(params)]
     if len(set(names)) < len(names):
         raise ServiceError("ValidationException", f"variant names must be unique: {', '.join(names)}")
-    for variant in params["ProductionVariants"]:
+    for variant in variants_of(params):
         _refuse(variant, _VARIANT_REFUSED, f"variant {variant['VariantName']}")
         missing = [key for key in ("ModelName", "InstanceType", "InitialInstanceCount") if key not in variant]
         if missing:

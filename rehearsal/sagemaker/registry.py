@@ -25,6 +25,7 @@ _SUMMARY = (
     "CreationTime",
     "ModelPackageStatus",
     "ModelApprovalStatus",
+    "ModelLifeCycle",
 )
 _REGISTERED = (
     "ModelPackageDescription",
@@ -40,6 +41,7 @@ _REGISTERED = (
     "AdditionalInferenceSpecifications",
     "SourceUri",
     "CertifyForMarketplace",
+    "ModelLifeCycle",
 )
 _EVENT = (
     "ModelPackageGroupName",
@@ -57,13 +59,13 @@ _EVENT = (
     "LastModifiedTime",
     "ApprovalDescription",
     "CustomerMetadataProperties",
+    "ModelLifeCycle",
 )
 _REFUSED = (
     "ModelPackageName",
     "ValidationSpecification",
     "SourceAlgorithmSpecification",
     "ModelCard",
-    "ModelLifeCycle",
     "SecurityConfig",
     "ManagedStorageType",
     "AdditionalInferenceSpecificationsToAdd",
@@ -84,7 +86,10 @@ def _approval(params: Params) -> Params:
         f"sagemaker:CustomerMetadataProperties/{key}": value
         for key, value in (params.get("CustomerMetadataProperties") or {}).items()
     }
-    return {**({"sagemaker:ModelApprovalStatus": status} if status else {}), **metadata}
+    stage = params.get("ModelLifeCycle") or {}
+    life_cycle = {f"sagemaker:ModelLifeCycle:{key[0].lower()}{key[1:]}": stage[key]
+                  for key in ("Stage", "StageStatus") if key in stage}  # fmt: skip
+    return {**({"sagemaker:ModelApprovalStatus": status} if status else {}), **metadata, **life_cycle}
 
 
 def _on_group(operation: str) -> Any:
@@ -226,7 +231,7 @@ class ModelRegistry(Tags):
         made = params["ModelPackageArn"]
 
         def change(package: Document) -> None:
-            package.update(_pick(params, ("ModelApprovalStatus", "ApprovalDescription")))
+            package.update(_pick(params, ("ModelApprovalStatus", "ApprovalDescription", "ModelLifeCycle")))
             metadata = {**package.get("CustomerMetadataProperties", {}), **params.get("CustomerMetadataProperties", {})}
             for key in params.get("CustomerMetadataPropertiesToRemove", []):
                 metadata.pop(key, None)

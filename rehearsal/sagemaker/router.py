@@ -21,6 +21,7 @@ import uvicorn
 
 from rehearsal.sagemaker.fleet import Fleet, Instance, Variant
 from rehearsal.sagemaker.meter import Meter, Place
+from rehearsal.sagemaker.mirror import Mirror
 from rehearsal.store import Store
 
 log = logging.getLogger("rehearsal")
@@ -102,6 +103,7 @@ class Router:
         self._store, self._meter = store, meter
         self._routes: dict[str, Route] = {}
         self._client: httpx.AsyncClient | None = None
+        self._mirror: Mirror | None = None
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -155,7 +157,9 @@ class Router:
             async with httpx.AsyncClient(
                 limits=limits, timeout=httpx.Timeout(MODEL_SECONDS, connect=2), trust_env=False
             ) as self._client:
+                self._mirror = Mirror(self._meter, MODEL_SECONDS)
                 await server.serve(sockets=[listener])
+                await self._mirror.close()
 
         asyncio.run(serve())
 
@@ -216,6 +220,8 @@ class Router:
             place = _place(arn, fleet, variant) if action == "invocations" else None
             instance = route.instance(fleet, variant, tried)
             if instance is not None:
+                if place is not None and not tried:
+                    self._copy(arn, fleet, headers, body)
                 tried.add(instance.id)
                 asked = time.monotonic()
                 try:
@@ -235,6 +241,10 @@ class Router:
         if place is not None:
             self._meter.invoked(place, 503, 0.0, time.monotonic() - began, 1)
         raise Refused(503, f"Endpoint {_name(arn)} has no healthy instance")
+
+    def _copy(self, arn: str, fleet: Fleet, headers: dict[str, str], body: bytes) -> None:
+        assert self._mirror is not None
+        self._mirror.offer(fleet, headers, body, lambda of, variant: _place(arn, of, variant))
 
     def _measure(self, place: Place | None, status: int, asked: float, began: float, variant: Variant) -> None:
         if place is not None:

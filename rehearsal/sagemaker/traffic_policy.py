@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rehearsal.sagemaker.fleet import VariantPlan
+from rehearsal.sagemaker.variant_plan import VariantPlan
 from rehearsal.service import ServiceError, Unsupported
 
 Document = dict[str, Any]
@@ -38,6 +38,8 @@ def traffic_policy(config: Document | None, plans: list[VariantPlan], live: list
     shifted = routing["Type"] != "ALL_AT_ONCE"
     if shifted and {plan.name for plan in plans} != {plan.name for plan in live}:
         raise _refused(f"{routing['Type']} needs the same variant names in the old and the new configuration")
+    # Copies for a shadow variant follow the fleet that answers: no step of their own.
+    plans = [plan for plan in plans if not plan.shadow]
     steps = [*_shifts(routing, plans), {plan.name: 1.0 for plan in plans}]
     policy = TrafficPolicy(
         steps,

@@ -40,12 +40,12 @@ def test_settings_can_not_be_changed() -> None:
 
 def test_every_problem_is_named_at_once_with_its_line(tmp_path: Path) -> None:
     path = settings_file(
-        tmp_path, project="Push Line", log_retention_days=8, notification={}, notifications={"email": "nobody"}
+        tmp_path, project="Push Line", retention={"logs_days": 8}, notification={}, notifications={"email": "nobody"}
     )
     lines = problems(path).splitlines()
     assert len(lines) == 4
     assert lines[0].startswith("config/platform.yaml:1: project: found 'Push Line'; allowed: ")
-    assert any("log_retention_days: found 8; allowed: 1, 3, 5" in line for line in lines)
+    assert any("retention.logs_days: found 8; allowed: 1, 3, 5" in line for line in lines)
     assert any("notification: found an unknown key; allowed: " in line for line in lines)
     assert any("did you mean 'notifications'?" in line for line in lines)
     assert any("notifications.email: found 'nobody'; allowed: " in line for line in lines)
@@ -68,8 +68,26 @@ def test_accounts_in_one_region_are_accepted(tmp_path: Path) -> None:
 
 
 def test_an_account_that_yaml_reads_as_a_number_is_refused(tmp_path: Path) -> None:
-    text = problems(settings_file(tmp_path, environments={"training": {"account": 123456789012}}))
-    assert "environments.training.account: found 123456789012; allowed: a valid string" in text
+    where = {"training": {"account": 123456789012}, "staging": {"account": "12345"}, "production": {}}
+    lines = problems(settings_file(tmp_path, environments=where)).splitlines()
+    assert "environments.training.account: found 123456789012; allowed: 12 digits in quotes" in lines[0]
+    assert "environments.staging.account: found '12345'; allowed: 12 digits in quotes" in lines[1]
+
+
+def test_an_account_for_some_environments_is_refused_together_with_a_second_region(tmp_path: Path) -> None:
+    where = {"training": {"account": "111111111111", "region": "eu-west-1"}, "staging": {"region": "us-east-1"}}
+    text = problems(settings_file(tmp_path, environments=where))
+    assert "training 111111111111, staging not set, production not set" in text
+    assert "found more than one region (training eu-west-1, staging us-east-1, production not set)" in text
+
+
+def test_different_accounts_need_the_region(tmp_path: Path) -> None:
+    digits = {"training": "1", "staging": "2", "production": "3"}
+    where = {name: {"account": digit * 12} for name, digit in digits.items()}
+    assert "found accounts of their own without a region" in problems(settings_file(tmp_path, environments=where))
+    named = {name: {**environment, "region": "eu-west-1"} for name, environment in where.items()}
+    (tmp_path / "named").mkdir()
+    assert load_settings(settings_file(tmp_path / "named", environments=named)).environments.staging.account == "2" * 12
 
 
 @pytest.mark.parametrize(

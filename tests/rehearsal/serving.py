@@ -102,6 +102,24 @@ def configure(
     return name
 
 
+def shadowed(
+    cloud: Any, name: str, content: bytes, shadow: bytes, *, weight: float = 1.0, instances: int = 1, **options: Any
+) -> None:
+    """As `configure`, with a shadow variant that serves another model."""
+    sagemaker = cloud.client("sagemaker")
+    for model, packed_model in ((f"{name}-production", content), (f"{name}-shadow", shadow)):
+        configure(cloud, model, packed_model, instances=instances, **options)
+    config = sagemaker.describe_endpoint_config(EndpointConfigName=f"{name}-production")
+    variant = config["ProductionVariants"][0]
+    copy = {**variant, "VariantName": "Shadow", "ModelName": f"{name}-shadow", "InitialVariantWeight": weight}
+    sagemaker.create_endpoint_config(
+        EndpointConfigName=name,
+        ProductionVariants=[{**variant, "InitialVariantWeight": 1.0}],
+        ShadowProductionVariants=[copy],
+        **({"DataCaptureConfig": config["DataCaptureConfig"]} if "DataCaptureConfig" in config else {}),
+    )
+
+
 def settled(cloud: Any, endpoint: str, seconds: float = 60) -> dict[str, Any]:
     """The endpoint once it is neither being created nor updated."""
 

@@ -193,3 +193,23 @@ def test_every_operation_that_runs_has_permissions(tmp_path: Path) -> None:
         operations = cloud.client("sagemaker").meta.service_model.operation_names
         listed = {name for part in type(service).__mro__ for name in getattr(part, "PERMISSIONS", {})}
         assert {name for name in operations if service.runs(name)} == listed
+
+
+def test_a_version_goes_through_the_stages_of_its_life_cycle_and_each_is_an_event(cloud: Loopback) -> None:
+    made = register(cloud)
+    client = cloud.client("sagemaker")
+    stage = {"Stage": "Staging", "StageStatus": "Accepted", "StageDescription": "It answered its sample request."}
+    client.update_model_package(ModelPackageArn=made, ModelLifeCycle=stage)
+    assert client.describe_model_package(ModelPackageName=made)["ModelLifeCycle"] == stage
+    (package,) = listed(cloud)
+    assert package["ModelLifeCycle"] == stage
+    assert cloud.events[-1]["detail"]["ModelLifeCycle"] == stage
+    assert package["ModelApprovalStatus"] == "PendingManualApproval"
+
+
+def test_who_may_set_a_stage_can_be_limited_by_its_condition_keys(cloud: Loopback) -> None:
+    stage = {"Stage": "Shadow", "StageStatus": "Compared"}
+    params = {"ModelPackageArn": f"{PACKAGES}/1", "ModelLifeCycle": stage}
+    (permission,) = cloud.service("sagemaker").permissions("UpdateModelPackage", params, CALLER)
+    keys = {"sagemaker:ModelLifeCycle:stage": "Shadow", "sagemaker:ModelLifeCycle:stageStatus": "Compared"}
+    assert permission.context == keys

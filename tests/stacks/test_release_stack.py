@@ -247,6 +247,7 @@ def test_the_reconciler_of_another_kind_of_endpoint_may_make_its_calls_and_no_ot
     from contract import load_models
     from contract.model import Serving
     from stacks.deployment import deployments
+    from stacks.environment_stack import ServingEnvironmentStack
     from stacks.foundation_stack import FoundationStack
     from stacks.release_stack import ReleaseStack
 
@@ -256,7 +257,9 @@ def test_the_reconciler_of_another_kind_of_endpoint_may_make_its_calls_and_no_ot
     )
     app = aws_cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
     foundation = FoundationStack(app, "Foundation", settings=settings)
-    stack = ReleaseStack(app, "R", settings=settings, deployment=deployments(model)[1], foundation=foundation)
+    environment = ServingEnvironmentStack(app, "Production", settings=settings, environment="production")
+    stack = ReleaseStack(app, "R", settings=settings, deployment=deployments(model)[1], environment=environment,
+                         foundation=foundation)  # fmt: skip
     resources = assertions.Template.from_stack(stack).to_json()["Resources"]
 
     (machine,) = [found for found in resources.values() if found["Type"] == "AWS::StepFunctions::StateMachine"]

@@ -169,8 +169,7 @@ def test_the_alarms_exist_before_the_rollout_that_they_roll_back(production: dic
     endpoint, names = one(production, "AWS::SageMaker::Endpoint"), alarms(production)
     rollback = endpoint["Properties"]["DeploymentConfig"]["AutoRollbackConfiguration"]["Alarms"]
 
-    assert [alarm["AlarmName"]["Ref"] for alarm in rollback] == list(names)
-    assert set(endpoint["DependsOn"]) == set(names)
+    assert [alarm["AlarmName"]["Ref"] for alarm in rollback] == list(names), "a reference, so that they come first"
 
 
 def test_sagemaker_gives_up_a_rollout_only_after_all_of_its_watching(production: dict[str, Any]) -> None:
@@ -215,15 +214,15 @@ def test_production_keeps_a_sample_of_its_traffic_encrypted_and_for_a_while(
     assembly: Assembly, production: dict[str, Any]
 ) -> None:
     capture = one(production, "AWS::SageMaker::EndpointConfig")["Properties"]["DataCaptureConfig"]
-    bucket = next(found for name, found in assembly.resources("AWS::S3::Bucket", "Pushline-Foundation").items()
-                  if name.startswith("Data"))  # fmt: skip
+    bucket = next(found for name, found in assembly.resources("AWS::S3::Bucket", "Pushline-Production").items()
+                  if name.startswith("Traffic"))  # fmt: skip
     expiring = {rule["Prefix"]: rule["ExpirationInDays"] for rule in
                 bucket["Properties"]["LifecycleConfiguration"]["Rules"] if "Prefix" in rule}  # fmt: skip
 
     assert capture["InitialSamplingPercentage"] == MODEL.serving.capture_percent
     assert "/capture/flight-delay/production" in json.dumps(capture["DestinationS3Uri"])
     assert "KmsKeyId" in capture
-    assert expiring == {prefix: load_settings().data_capture.retention_days for prefix in ("capture/", "async/")}
+    assert expiring == {prefix: load_settings().retention.captured_days for prefix in ("capture/", "async/")}
 
 
 def test_the_dashboard_shows_the_live_version_its_alarms_and_every_fleets_traffic(production: dict[str, Any]) -> None:
@@ -251,16 +250,16 @@ def template_of(serving: dict[str, Any], limits: ServingLimits | None = None) ->
     aws_cdk = pytest.importorskip("aws_cdk")
     from aws_cdk import assertions, aws_iam
 
-    from stacks.foundation_stack import FoundationStack
+    from stacks.environment_stack import ServingEnvironmentStack
     from stacks.serving_stack import ServingStack
 
     settings = load_settings()
     app = aws_cdk.App(context=json.loads((ROOT / "cdk.json").read_text())["context"])
-    foundation = FoundationStack(app, "Foundation", settings=settings)
-    role = aws_iam.Role(foundation, "Role", assumed_by=aws_iam.ServicePrincipal("sagemaker.amazonaws.com"))
+    environment = ServingEnvironmentStack(app, "Production", settings=settings, environment="production")
+    role = aws_iam.Role(environment, "Role", assumed_by=aws_iam.ServicePrincipal("sagemaker.amazonaws.com"))
     model = MODEL.model_copy(update={"serving": Serving.model_validate(serving)})
-    stack = ServingStack(app, "Serving", deployment=deployments(model)[1], foundation=foundation, execution_role=role,
-                         limits=limits or settings.guardrails.serving)  # fmt: skip
+    stack = ServingStack(app, "Serving", deployment=deployments(model)[1], environment=environment,
+                         execution_role=role, limits=limits or settings.guardrails.serving)  # fmt: skip
     return assertions.Template.from_stack(stack).to_json()  # type: ignore[no-any-return]
 
 
@@ -298,7 +297,7 @@ def test_a_serverless_endpoint_has_no_instances_and_no_deployment_config() -> No
     assert one(found, "AWS::SageMaker::Model")["Properties"]["EnableNetworkIsolation"] is False, "it takes none"
 
 
-def test_an_asynchronous_endpoint_answers_into_the_data_bucket_and_is_rolled_out_with_alarms() -> None:
+def test_an_asynchronous_endpoint_answers_into_its_environments_bucket_and_is_rolled_out_with_alarms() -> None:
     found = template_of({"endpoint": "async", "rollout": {"type": "canary", "bake_minutes": 1}})
     output = one(found, "AWS::SageMaker::EndpointConfig")["Properties"]["AsyncInferenceConfig"]["OutputConfig"]
 

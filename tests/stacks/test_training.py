@@ -100,10 +100,21 @@ def test_the_registry_is_named_after_the_model(assembly: Assembly) -> None:
     assert assembly.one("AWS::SageMaker::ModelPackageGroup", TRAINING)["ModelPackageGroupName"] == "flight-delay"
 
 
+def parameters(assembly: Assembly) -> dict[str, Any]:
+    found = [found["Properties"] for found in assembly.resources("AWS::SSM::Parameter", TRAINING).values()]
+    return {parameter["Name"]: parameter for parameter in found}
+
+
+def test_whoever_delivers_data_is_told_where_it_lands(assembly: Assembly) -> None:
+    assert "/raw/flight_delay/" in json.dumps(parameters(assembly)["/pushline/raw-data/flight_delay"]["Value"])
+    (told,) = [name for name, found in assembly.resources("AWS::SSM::Parameter", TRAINING).items()
+               if found["Properties"]["Name"] == "/pushline/raw-data/flight_delay"]  # fmt: skip
+    assert assembly.templates[TRAINING]["Outputs"]["RawData"]["Value"] == {"Fn::GetAtt": [told, "Value"]}
+
+
 def test_start_retraining_is_told_which_paths_concern_the_model(assembly: Assembly, pipeline: dict[str, Any]) -> None:
-    parameter = assembly.one("AWS::SSM::Parameter", TRAINING)
+    parameter = parameters(assembly)["/pushline/models/flight_delay"]
     value = json.loads(parameter["Value"])
-    assert parameter["Name"] == "/pushline/models/flight_delay"
     assert value["pipeline"] == pipeline["Name"]
     assert "model_code/flight_delay" in value["watch"]
 
@@ -112,16 +123,9 @@ def test_outputs_tell_what_to_find(assembly: Assembly) -> None:
     outputs = assembly.templates[TRAINING]["Outputs"]
     assert {"Model", "Pipeline", "ModelPackageGroup", "RawData"} <= set(outputs)
     assert outputs["Model"]["Value"] == "flight_delay"
-    assert "/raw/flight_delay/" in json.dumps(outputs["RawData"]["Value"])
 
 
 def test_the_stack_and_its_resources_carry_model_and_environment(assembly: Assembly) -> None:
     manifest = json.loads((assembly.path / "manifest.json").read_text())
     tags = manifest["artifacts"][TRAINING]["properties"]["tags"]
     assert tags == {"pushline:model": "flight_delay", "pushline:environment": "training"}
-
-
-def test_logs_are_kept_for_the_configured_time_under_our_key(assembly: Assembly) -> None:
-    for name, group in assembly.resources("AWS::Logs::LogGroup").items():
-        assert group["Properties"]["RetentionInDays"] == load_settings().log_retention_days, name
-        assert "Key" in json.dumps(group["Properties"]["KmsKeyId"]), name

@@ -1,0 +1,22 @@
+"""The environments that `config/platform.yaml` names, and what every model shares in each of them."""
+
+from __future__ import annotations
+
+from aws_cdk import App, Environment
+
+from config import Settings
+from stacks.deployment import SERVING
+from stacks.environment_stack import ServingEnvironmentStack
+from stacks.foundation_stack import FoundationStack
+from stacks.place import place
+
+
+class Environments:
+    """Training's foundation, and the stack of each environment that serves."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self.training: Environment = place(settings)
+        self.foundation = FoundationStack(app, "Pushline-Foundation", settings=settings, env=self.training)
+        self.serving = {name: ServingEnvironmentStack(app, f"Pushline-{name.capitalize()}", settings=settings,
+                                                      environment=name, env=self.training)
+                        for name in SERVING}  # fmt: skip

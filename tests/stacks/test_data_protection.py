@@ -1,0 +1,135 @@
+"""What holds for everything in every template: buckets, keys, logs, topics, tags and the bound of roles."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from config import load_settings
+from tests.conftest import Assembly
+
+RETENTION = load_settings().retention
+NOT_TAGGED = {
+    "AWS::IAM::Policy", "AWS::KMS::Alias", "AWS::Lambda::EventInvokeConfig", "AWS::Lambda::Permission",
+    "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SNS::Subscription", "AWS::SQS::QueuePolicy",
+    "AWS::Glue::SecurityConfiguration", "AWS::ApplicationAutoScaling::ScalingPolicy",
+    "AWS::Logs::ResourcePolicy", "AWS::Events::EventBusPolicy", "AWS::Scheduler::Schedule",
+}  # fmt: skip
+"""Types that take no tags."""
+
+
+def everything(assembly: Assembly, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every resource of a type in every stack, called `<stack>/<logical id>`."""
+    for stack in assembly.templates:
+        for name, found in assembly.resources(kind, stack).items():
+            yield f"{stack}/{name}", found
+
+
+def properties(found: dict[str, Any]) -> dict[str, Any]:
+    given: dict[str, Any] = found.get("Properties", {})
+    return given
+
+
+def test_every_bucket_is_private_versioned_encrypted_and_tidied(assembly: Assembly) -> None:
+    found = dict(everything(assembly, "AWS::S3::Bucket"))
+    assert found
+    for name, bucket in found.items():
+        given = properties(bucket)
+        assert set(given["PublicAccessBlockConfiguration"].values()) == {True}, name
+        assert given["VersioningConfiguration"] == {"Status": "Enabled"}, name
+        assert given["BucketEncryption"], name
+        assert given["LifecycleConfiguration"]["Rules"], name
+        assert bucket["DeletionPolicy"] == bucket["UpdateReplacePolicy"] == "Retain", name
+
+
+def test_every_bucket_logs_its_accesses_but_the_one_that_holds_these_logs(assembly: Assembly) -> None:
+    for name, bucket in everything(assembly, "AWS::S3::Bucket"):
+        logs = "AccessLogs" in name
+        assert ("LoggingConfiguration" in properties(bucket)) is not logs, name
+        algorithm = properties(bucket)["BucketEncryption"]["ServerSideEncryptionConfiguration"][0]
+        # S3 delivers access logs only to buckets under its own key.
+        assert ("aws:kms" in json.dumps(algorithm)) is not logs, name
+
+
+def test_every_bucket_and_topic_refuses_plain_http(assembly: Assembly) -> None:
+    for kind, policy, attribute in (("AWS::S3::Bucket", "AWS::S3::BucketPolicy", "Bucket"),
+                                    ("AWS::SNS::Topic", "AWS::SNS::TopicPolicy", "Topics"),
+                                    ("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", "Queues")):  # fmt: skip
+        refusing = json.dumps([properties(found)[attribute] for _, found in everything(assembly, policy)
+                               if _refuses_plain_http(properties(found)["PolicyDocument"])])  # fmt: skip
+        for name, _ in everything(assembly, kind):
+            assert f'"{name.rpartition("/")[2]}"' in refusing, name
+
+
+def _refuses_plain_http(document: dict[str, Any]) -> bool:
+    return any(statement["Effect"] == "Deny"
+               and statement.get("Condition") == {"Bool": {"aws:SecureTransport": "false"}}
+               for statement in document["Statement"])  # fmt: skip
+
+
+@pytest.mark.parametrize(("bucket", "days"), [("Artifacts", RETENTION.registry_days),
+                                              ("PipelineStore", RETENTION.staging_days),
+                                              ("AccessLogs", RETENTION.access_logs_days),
+                                              ("Data", None), ("Traffic", None)])  # fmt: skip
+def test_what_a_bucket_holds_is_kept_for_the_configured_time(assembly: Assembly, bucket: str, days: int | None) -> None:
+    buckets = {name: found for name, found in everything(assembly, "AWS::S3::Bucket") if f"/{bucket}" in name}
+    assert buckets
+    for name, found in buckets.items():
+        (rule,) = [rule for rule in properties(found)["LifecycleConfiguration"]["Rules"] if "Prefix" not in rule]
+        assert rule.get("ExpirationInDays") == days, name
+        kept = min(days or RETENTION.old_versions_days, RETENTION.old_versions_days)
+        assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": kept}, name
+
+
+def test_every_log_group_has_a_retention_and_our_key(assembly: Assembly) -> None:
+    found = dict(everything(assembly, "AWS::Logs::LogGroup"))
+    assert found
+    for name, group in found.items():
+        assert properties(group)["RetentionInDays"] == RETENTION.logs_days, name
+        assert "Key" in json.dumps(properties(group)["KmsKeyId"]), name
+
+
+def test_every_key_rotates_and_every_topic_is_encrypted(assembly: Assembly) -> None:
+    for name, key in everything(assembly, "AWS::KMS::Key"):
+        assert properties(key)["EnableKeyRotation"] is True, name
+    for name, topic in everything(assembly, "AWS::SNS::Topic"):
+        assert "Key" in json.dumps(properties(topic)["KmsMasterKeyId"]), name
+
+
+def test_everything_that_takes_tags_says_its_model_and_environment(assembly: Assembly) -> None:
+    for stack, template in assembly.templates.items():
+        for name, found in template["Resources"].items():
+            if found["Type"] not in NOT_TAGGED:
+                tags = json.dumps(properties(found).get("Tags"))
+                assert "pushline:model" in tags and "pushline:environment" in tags, (stack, name, found["Type"])  # noqa: PT018
+
+
+def test_every_stack_says_its_model_and_environment(assembly: Assembly) -> None:
+    artifacts = json.loads((assembly.path / "manifest.json").read_text())["artifacts"]
+    for name in assembly.templates:
+        assert set(artifacts[name]["properties"]["tags"]) == {"pushline:model", "pushline:environment"}, name
+
+
+def test_a_permissions_boundary_bounds_every_role(otherwise: dict[str, Assembly]) -> None:
+    roles = dict(everything(otherwise["bounded"], "AWS::IAM::Role"))
+    assert len(roles) > 10
+    for name, role in roles.items():
+        assert ":policy/teams/pushline-boundary" in json.dumps(properties(role)["PermissionsBoundary"]), name
+
+
+def test_roles_are_not_bounded_unless_config_says_so(assembly: Assembly) -> None:
+    assert not [name for name, role in everything(assembly, "AWS::IAM::Role")
+                if "PermissionsBoundary" in properties(role)]  # fmt: skip
+
+
+def test_templates_have_neither_errors_nor_warnings(assembly: Assembly) -> None:
+    from cfnlint import core  # takes a second to import
+    from cfnlint.api import lint_file
+
+    assert core
+    found = [f"{file.name}: {match}" for file in sorted(assembly.path.glob("*.template.json"))
+             for match in lint_file(file) if match.rule.id[0] in "EW"]  # fmt: skip
+    assert found == []
