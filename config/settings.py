@@ -117,6 +117,14 @@ class Monitoring(Section):
         return self
 
 
+class Retraining(Section):
+    """What no storm of triggers gets past, for each model: `start_retraining` defers what is too much."""
+
+    maximum_per_day: Annotated[int, Field(ge=1, le=1000)] = 20
+    settling_minutes: Annotated[int, Field(ge=1, le=60)] = 15
+    longest_wait_hours: Annotated[int, Field(ge=1, le=48)] = 6
+
+
 class Notifications(Section):
     """Who is told about failures and waiting approvals."""
 
@@ -131,6 +139,7 @@ class Settings(Section):
     guardrails: Guardrails
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
+    retraining: Retraining = Retraining()
     destroy_data: bool = False
     permissions_boundary: PermissionsBoundary | None = None
     notifications: Notifications = Notifications()
