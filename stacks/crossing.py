@@ -15,7 +15,7 @@ from aws_cdk import aws_iam as iam
 
 from config import Settings
 from contract import Model
-from stacks.deployment import Deployment, deployments
+from stacks.deployment import Deployment, deployments, production
 from stacks.place import is_apart
 
 
@@ -85,6 +85,21 @@ class Crossing:
     def bus_arn(self) -> str:
         return f"arn:{Aws.PARTITION}:events:{Aws.REGION}:{self.account}:event-bus/{self.bus}"
 
+    @property
+    def monitor(self) -> Visitor:
+        """Training's state machine that looks for captured requests."""
+        return Visitor(self.training, self._name("monitor"))
+
+    @property
+    def measurer(self) -> Visitor:
+        """Training's job that reads them."""
+        return Visitor(self.training, self._name("measure"))
+
+    def traffic_readers(self) -> Iterator[Reader]:
+        """Who reads what production's endpoint captured."""
+        yield Reader(self.monitor, (), self.deployment.captured_keys)
+        yield Reader(self.measurer, self.deployment.captured_keys, self.deployment.captured_keys)
+
     def readers(self) -> Iterator[Reader]:
         """Who reads training's artifacts."""
         yield Reader(self.serving, self.deployment.served_keys, self.deployment.listed_keys)
@@ -97,6 +112,12 @@ def crossing(settings: Settings, deployment: Deployment) -> Crossing | None:
         return None
     accounts = {name: environment.account or "" for name, environment in settings.environments.items()}
     return Crossing(settings.project, accounts["training"], accounts[deployment.environment], deployment)
+
+
+def traffic_readers(settings: Settings, models: Sequence[Model], environment: str) -> list[Reader]:
+    """Every role of training's account that reads what the endpoints of an environment captured."""
+    crossings = [crossing(settings, production(model)) for model in models if environment == "production"]
+    return [reader for found in crossings if found for reader in found.traffic_readers()]
 
 
 def artifact_readers(settings: Settings, models: Sequence[Model]) -> list[Reader]:

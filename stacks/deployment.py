@@ -13,6 +13,10 @@ SERVING = ("staging", "production")
 """The environments that have endpoints, in the order of a release."""
 INSTANCE_KINDS = ("instance", "async")
 """The kinds of endpoint that run on instances, which SageMaker shifts traffic between."""
+CAPTURE = "capture/"
+"""Where endpoints keep sampled requests and answers, `capture/<model's slug>/<environment>/`."""
+ANSWERS = "async/"
+"""Where asynchronous endpoints answer, likewise."""
 ON, OFF, PAUSED = "on", "off", "paused"
 """Autoscaling; off when the smallest number of instances is the largest."""
 PENDING, APPROVED, REJECTED = "PendingManualApproval", "Approved", "Rejected"
@@ -99,6 +103,11 @@ class Deployment:
         return (f"training/{self.model.slug}/*",)
 
     @property
+    def captured_keys(self) -> tuple[str, ...]:
+        """The objects that hold captured requests and answers."""
+        return (f"{CAPTURE}{self.place}/*",)
+
+    @property
     def evidence_keys(self) -> tuple[str, ...]:
         """The artifacts that the reconciler reads: the sample request, and the answer recorded at evaluation."""
         return (f"bundles/{self.model.slug}/*", f"evaluation/{self.model.slug}/*")
@@ -126,4 +135,9 @@ def deployments(model: Model) -> tuple[Deployment, Deployment]:
     """Staging tries a version on one instance and approves it; production takes approved ones only."""
     staging = Deployment(model=model, environment="staging", approves=True, fixed_instances=STAGING_INSTANCES,
                          rollout=STAGING_ROLLOUT, guarded=False)  # fmt: skip
-    return staging, Deployment(model=model, environment="production")
+    return staging, production(model)
+
+
+def production(model: Model) -> Deployment:
+    """Where people ask the model."""
+    return Deployment(model=model, environment="production")

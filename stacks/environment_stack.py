@@ -6,6 +6,7 @@ every environment has a key of its own and can be in an account of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import Annotations, Duration, RemovalPolicy, Stack
@@ -18,13 +19,10 @@ from constructs import Construct
 
 from config import Settings
 from stacks.crossing import Reader
+from stacks.deployment import ANSWERS, CAPTURE
 from stacks.tags import SHARED, tag
 
 UNFINISHED_UPLOAD_DAYS = 7
-CAPTURE = "capture/"
-"""Where endpoints keep sampled requests and answers, `capture/<model's slug>/<environment>/`."""
-ANSWERS = "async/"
-"""Where asynchronous endpoints answer, likewise."""
 SERVICES_THAT_NOTIFY = ("events", "cloudwatch")
 
 
@@ -95,11 +93,15 @@ class EnvironmentStack(Stack):
 
     def lend(self, bucket: s3.Bucket, reader: Reader) -> None:
         """Let a role of another account read from the bucket, and use the key for that and nothing else."""
-        keys = [bucket.arn_for_objects(key) for key in reader.keys]
-        bucket.add_to_resource_policy(reader.visitor.may("s3:GetObject", on=keys))
+        if reader.keys:
+            self._lend_objects(bucket, reader)
         if reader.listed:
             prefixes: dict[str, dict[str, object]] = {"StringLike": {"s3:prefix": list(reader.listed)}}
             bucket.add_to_resource_policy(reader.visitor.may("s3:ListBucket", on=bucket.bucket_arn, when=prefixes))
+
+    def _lend_objects(self, bucket: s3.Bucket, reader: Reader) -> None:
+        keys = [bucket.arn_for_objects(key) for key in reader.keys]
+        bucket.add_to_resource_policy(reader.visitor.may("s3:GetObject", on=keys))
         # By name, since the bucket itself refers to the key.
         resource = bucket.node.default_child
         assert isinstance(resource, s3.CfnBucket)
@@ -134,9 +136,18 @@ class EnvironmentStack(Stack):
 class ServingEnvironmentStack(EnvironmentStack):
     """What the endpoints of one environment share."""
 
-    def __init__(self, scope: Construct, id: str, *, settings: Settings, environment: str, **stack: Any) -> None:
+    def __init__(self, scope: Construct, id: str, *, settings: Settings, environment: str,
+                 readers: Sequence[Reader] = (), **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, settings=settings, environment=environment, **stack)
-        self.traffic = self.bucket("Traffic", *self._for_a_while())
+        self.traffic = self._traffic(settings, readers)
+
+    def _traffic(self, settings: Settings, readers: Sequence[Reader]) -> s3.Bucket:
+        # Its name is made up by CloudFormation, unless training's account has to name it.
+        name = f"{settings.project}-traffic-{self.account}-{self.region}" if readers else None
+        traffic = self.bucket("Traffic", *self._for_a_while(), name=name)
+        for reader in readers:
+            self.lend(traffic, reader)
+        return traffic
 
     def _for_a_while(self) -> list[s3.LifecycleRule]:
         """What endpoints write is kept for a while only; raw data and features stay."""
@@ -152,3 +163,6 @@ def _notify_event_bus(bucket: s3.Bucket) -> None:
     resource.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
         event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(event_bridge_enabled=True)
     )
+
+
+__all__ = ["ANSWERS", "CAPTURE", "EnvironmentStack", "ServingEnvironmentStack"]

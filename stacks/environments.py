@@ -8,7 +8,7 @@ from aws_cdk import App, Environment
 
 from config import Settings
 from contract import Model
-from stacks.crossing import artifact_readers
+from stacks.crossing import artifact_readers, traffic_readers
 from stacks.deployment import SERVING
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
@@ -23,5 +23,6 @@ class Environments:
         self.foundation = FoundationStack(app, "Pushline-Foundation", settings=settings, env=self.training,
                                           readers=artifact_readers(settings, models))  # fmt: skip
         self.serving = {name: ServingEnvironmentStack(app, f"Pushline-{name.capitalize()}", settings=settings,
-                                                      environment=name, env=place(settings, name))
+                                                      environment=name, env=place(settings, name),
+                                                      readers=traffic_readers(settings, models, name))
                         for name in SERVING}  # fmt: skip

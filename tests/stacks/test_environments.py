@@ -88,6 +88,8 @@ NAMED = {
     ("333333333333", "pushline-flight-delay-production-reconcile"),
     ("111111111111", "pushline-flight-delay-staging-forward"),
     ("111111111111", "pushline-flight-delay-production-forward"),
+    ("111111111111", "pushline-flight-delay-production-monitor"),
+    ("111111111111", "pushline-flight-delay-production-measure"),
 }
 
 
