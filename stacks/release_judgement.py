@@ -94,6 +94,7 @@ def _question(deployment: Deployment) -> str:
         & '\\nMetrics and plots: aws s3 cp --recursive ' & $wanted.facts.evaluation & ' evaluation/'
         & '\\nTry it: {sent}'
         & '\\n        ./pushline invoke {model} --environment {deployment.environment}'
+        & '\\nRetrained by ' & $wanted.facts.trigger & ': ' & $wanted.facts.reason
         & '\\nCommit: ' & $wanted.facts.commit & '\\nLineage: ' & $wanted.facts.lineage
         & '\\n\\nApprove: ./pushline approve {model} ' & $wanted.version
         & '\\n     AWS: {command} ' & $wanted.arn & ' --model-approval-status Approved'
