@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from aws_cdk import Aws
 from aws_cdk import aws_iam as iam
 
-from config import Settings
+from config import Invalid, Problem, Settings
 from contract import Model
-from stacks.deployment import Deployment, deployments, production
+from stacks.deployment import SERVING, Deployment, deployments, production
 from stacks.place import is_apart
 
 
@@ -112,6 +112,16 @@ def crossing(settings: Settings, deployment: Deployment) -> Crossing | None:
         return None
     accounts = {name: environment.account or "" for name, environment in settings.environments.items()}
     return Crossing(settings.project, accounts["training"], accounts[deployment.environment], deployment)
+
+
+def refuse_what_can_not_cross(settings: Settings, models: Sequence[Model]) -> None:
+    """Invalid for every model whose shadow would be in another account than the registry: that is not built."""
+    text = ("found true, with an environment in an account of its own; allowed: false, or one account for all "
+            "(config/platform.yaml), since a shadow's comparison does not cross accounts")  # fmt: skip
+    problems = [Problem(f"model_code/{model.name}/model.yaml", 0, "serving.shadow", text) for model in models
+                if model.serving.shadow and any(is_apart(settings, name) for name in SERVING)]  # fmt: skip
+    if problems:
+        raise Invalid(problems)
 
 
 def traffic_readers(settings: Settings, models: Sequence[Model], environment: str) -> list[Reader]:

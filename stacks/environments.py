@@ -8,7 +8,7 @@ from aws_cdk import App, Environment
 
 from config import Settings
 from contract import Model
-from stacks.crossing import artifact_readers, traffic_readers
+from stacks.crossing import artifact_readers, refuse_what_can_not_cross, traffic_readers
 from stacks.deployment import SERVING
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
@@ -19,6 +19,7 @@ class Environments:
     """Training's foundation, and the stack of each environment that serves."""
 
     def __init__(self, app: App, settings: Settings, models: Sequence[Model]) -> None:
+        refuse_what_can_not_cross(settings, models)
         self.training: Environment = place(settings, "training")
         self.foundation = FoundationStack(app, "Pushline-Foundation", settings=settings, env=self.training,
                                           readers=artifact_readers(settings, models))  # fmt: skip
