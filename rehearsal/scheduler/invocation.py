@@ -97,9 +97,11 @@ def give_up(cloud: Cloud, invocation: Params, failure: Failed) -> None:
         told["EXHAUSTED_RETRY_CONDITION"] = _exhausted(invocation)
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in told.items()}
     try:
-        queues = _client(cloud, "sqs", invocation)
-        url = queues.get_queue_url(QueueName=queue.rpartition(":")[2], QueueOwnerAWSAccountId=queue.split(":")[4])
-        queues.send_message(QueueUrl=url["QueueUrl"], MessageBody=_input(invocation), MessageAttributes=attributes)
+        _, _, _, region, account, name = queue.split(":")
+        url = cloud.client("sqs", account=account, region=region).get_queue_url(QueueName=name)["QueueUrl"]
+        _client(cloud, "sqs", invocation).send_message(
+            QueueUrl=url, MessageBody=_input(invocation), MessageAttributes=attributes
+        )
     except (ClientError, BotoCoreError, ServiceError) as error:
         log.error("schedule %s could not write to its dead-letter queue: %s", invocation["schedule"], error)
 
@@ -151,9 +153,18 @@ _CALLS = {"lambda": _to_function, "states": _to_state_machine, "events": _to_bus
 
 
 def _client(cloud: Cloud, service: str, invocation: Params) -> Any:
-    region, name = invocation["schedule"].split(":")[3], invocation["schedule"].rpartition("/")[2]
+    """As AWS does it, the source of the session is the schedule's group."""
+    place, _, rest = invocation["schedule"].partition(":schedule/")
+    group, _, name = rest.partition("/")
     # One session per schedule, not per invocation: a session has its own clients, which are kept.
-    return cloud.client(service, role=invocation["target"]["RoleArn"], by=PRINCIPAL, region=region, session=name[:64])
+    return cloud.client(
+        service,
+        role=invocation["target"]["RoleArn"],
+        by=PRINCIPAL,
+        region=place.split(":")[3],
+        session=name[:64],
+        source=f"{place}:schedule-group/{group}",
+    )
 
 
 def _input(invocation: Params) -> str:

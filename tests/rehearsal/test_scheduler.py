@@ -151,7 +151,7 @@ def test_what_can_not_be_invoked_goes_to_the_dead_letter_queue(cloud: Running) -
         "missed",
         PRINCIPAL,
         {"Action": "lambda:InvokeFunction", "Resource": function},
-        {"Action": ["sqs:SendMessage", "sqs:GetQueueUrl"], "Resource": queue},
+        {"Action": "sqs:SendMessage", "Resource": queue},
     )
     arn = create(
         cloud,
@@ -182,6 +182,24 @@ def test_a_role_that_may_not_is_refused_and_audited(cloud: Running, trusted: str
 
     assert [entry["action"] for entry in eventually(seen)] == [denied]
     assert inputs(cloud, arn) == []
+
+
+@pytest.mark.parametrize(("group", "reached"), [("trusted-group", True), ("default", False)])
+def test_a_trust_policy_can_name_the_group_of_the_schedules(cloud: Running, group: str, reached: bool) -> None:
+    scheduler, goal = cloud.client("scheduler"), target(cloud, f"of-{group}")
+    if group != "default":
+        scheduler.create_schedule_group(Name=group)
+    source = {
+        "StringEquals": {"aws:SourceAccount": ACCOUNT},
+        "ArnEquals": {"aws:SourceArn": f"arn:aws:scheduler:us-east-1:{ACCOUNT}:schedule-group/trusted-group"},
+    }
+    allowed = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": PRINCIPAL}, "Condition": source}
+    cloud.client("iam").update_assume_role_policy(
+        RoleName=f"of-{group}-caller", PolicyDocument=json.dumps({"Statement": [allowed]})
+    )
+    create(cloud, f"of-{group}", at(30), goal, GroupName=group, ActionAfterCompletion="DELETE")
+    assert eventually(lambda: not scheduler.list_schedules(NamePrefix=f"of-{group}")["Schedules"])
+    assert bool(eventually(lambda: inputs(cloud, goal["Arn"]), 2)) == reached
 
 
 def test_creating_takes_permission_on_the_schedule_and_on_passing_the_role(cloud: Running) -> None:
