@@ -30,7 +30,11 @@ NOT_AS_IN_AWS = (
     ("endpoints", "Serverless, asynchronous and multi-model endpoints are refused. A server that exits while it"
      " starts fails the deployment at once, where AWS tries again until the time limit."),
     ("rollouts", "A step of a canary or linear rollout switches on whole instances."),
-    ("autoscaling", "Refused when a stack's condition asks for it; the types may stand in a template."),
+    ("autoscaling", "Application Auto Scaling of a variant's number of instances by target tracking; step and scheduled"
+     " scaling and other namespaces are refused. The service-linked role is made at the first registration, with AWS's"
+     " own policy, and makes every change; metrics are read as AWS itself. AWS does not say how it computes a number of"
+     " instances: here it is the metric's share of the target, the newest value to grow, the highest of fifteen to"
+     " shrink. A minute of `--time-scale` is one of the invocations a minute that a policy asks for."),
     ("alarms", "Evaluated by the rehearsal (dimensions, M of N, missing data, percentiles); metric math and anomaly"
      " detection are refused."),
     ("CloudFormation's service role", "Enforced for the types listed below; other types are provisioned in-process."),

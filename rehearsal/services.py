@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rehearsal.application_autoscaling import ApplicationAutoScaling
 from rehearsal.codebuild import CodeBuild
 from rehearsal.codecommit import CodeCommit
 from rehearsal.codepipeline import CodePipeline
@@ -18,5 +19,6 @@ SERVICES: tuple[type[Service], ...] = (
     Glue,
     SageMaker,
     SageMakerRuntime,
+    ApplicationAutoScaling,
     Scheduler,
 )
