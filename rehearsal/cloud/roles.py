@@ -46,7 +46,7 @@ class Roles:
     def assume(self, role: str, by: str, session: str, region: str = "", source: str = "") -> Credentials:
         """Credentials of `role` for `by`, a service principal or another role, if the role's trust policy lets it.
 
-        `source` is the resource for which a service does so: its `aws:SourceArn`."""
+        `source` is the ARN of the resource that a service acts for."""
         self.check_trust(role, by, source)
         with self._lock:
             made, expires = self._sessions.get((role, by, session), (None, 0.0))

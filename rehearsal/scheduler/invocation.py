@@ -153,18 +153,12 @@ _CALLS = {"lambda": _to_function, "states": _to_state_machine, "events": _to_bus
 
 
 def _client(cloud: Cloud, service: str, invocation: Params) -> Any:
-    """As AWS does it, the source of the session is the schedule's group."""
-    place, _, rest = invocation["schedule"].partition(":schedule/")
-    group, _, name = rest.partition("/")
+    place, group, name = invocation["schedule"].split("/")
+    # AWS names the group, not the schedule, as the source that a role may insist on.
+    source = f"{place.removesuffix(':schedule')}:schedule-group/{group}"
     # One session per schedule, not per invocation: a session has its own clients, which are kept.
-    return cloud.client(
-        service,
-        role=invocation["target"]["RoleArn"],
-        by=PRINCIPAL,
-        region=place.split(":")[3],
-        session=name[:64],
-        source=f"{place}:schedule-group/{group}",
-    )
+    return cloud.client(service, role=invocation["target"]["RoleArn"], by=PRINCIPAL, region=place.split(":")[3],
+                        session=name[:64], source=source)  # fmt: skip
 
 
 def _input(invocation: Params) -> str:
