@@ -83,9 +83,14 @@ def _arrived(cloud: Running) -> set[str]:
 
 
 def _count(pid: int, field: str) -> int:
+    """Of Linux; elsewhere there is nothing to count."""
+    if not Path(f"/proc/{pid}/status").is_file():
+        return 0
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def _children(pid: int) -> list[str]:
+    if not Path(f"/proc/{pid}/task").is_dir():
+        return []
     return [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from rehearsal import audit, server
 from rehearsal.scheduler.expression import InvalidExpression, first_time, next_time
+from rehearsal.scheduler.invocation import retry_at
 from rehearsal.server import Running
 from tests.rehearsal.conftest import make_role, running
 
@@ -391,3 +392,22 @@ def test_a_year_that_is_over_is_never_due() -> None:
 def test_an_expression_that_is_none_says_so(expression: str) -> None:
     with pytest.raises(InvalidExpression, match="Invalid Schedule Expression"):
         first_time(expression, "UTC", 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "age", "policy", "wait"),
+    [
+        (1, 0, {}, 0.5),
+        (4, 0, {}, 4.0),
+        (30, 0, {}, 450.0),  # a quarter of an hour at most
+        (186, 0, {}, None),
+        (3, 0, {"MaximumRetryAttempts": 2}, None),
+        (1, 60, {"MaximumEventAgeInSeconds": 100}, None),  # 120 s have passed at time scale 2
+    ],
+)
+def test_what_failed_is_tried_again_as_the_retry_policy_says(
+    attempts: int, age: float, policy: dict[str, int], wait: float | None
+) -> None:
+    invocation = {"target": {"RetryPolicy": policy}, "attempts": attempts, "began": 1000.0 - age}
+    again = retry_at(invocation, 1000.0, 2.0)
+    assert (again is None and wait is None) or again == pytest.approx(1000.0 + (wait or 0))
