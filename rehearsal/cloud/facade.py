@@ -66,7 +66,8 @@ class EmbeddedCloud:
         provisioning.install({**lacking(self), **types}, self.emit)
         StateMachines(self.roles.assume, self.signed, self.roles.decide).install()
         Functions(self.roles).install()
-        AsyncInvocations(time_scale).install()
+        self._invocations = AsyncInvocations(self.store, time_scale)
+        self._invocations.install()
         ObjectEvents().install()
         Rules(self.client, self.roles, time_scale).install()
         self._alarms = Alarms(self.client, self.roles, self.emit, on_loop, time_scale)
@@ -84,6 +85,7 @@ class EmbeddedCloud:
         """Call once the endpoint answers, from a worker thread."""
         persistence.repair()
         self._files.start()
+        self._invocations.start()
         for service in self.services:
             service.start()
         self._alarms.start()
