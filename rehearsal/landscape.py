@@ -25,6 +25,8 @@ class ModelParts:
     endpoints: dict[str, str] = field(default_factory=dict)
     reconcilers: dict[str, str] = field(default_factory=dict)
     serving_stacks: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, str] = field(default_factory=dict)
+    """Where an asynchronous endpoint reads what it is asked, an s3:// prefix."""
 
     @property
     def environments(self) -> list[str]:
@@ -80,6 +82,8 @@ def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> Non
         if endpoint := outputs.get("Endpoint"):
             parts.endpoints[environment] = endpoint
             parts.serving_stacks[environment] = stack_name
+        if requests := outputs.get("Requests"):
+            parts.requests[environment] = requests
         if reconciler := outputs.get("Reconciler"):
             parts.reconcilers[environment] = reconciler
 

@@ -21,6 +21,8 @@ SUBSTITUTIONS = ("Region", "Data", "Artifacts", "Key", "Topic", "Group", "Featur
 
 _REQUESTED = ("model", "commit", "trigger", "reason", "as_of", "approval", "sample_request")
 """What Verify wrote and a version carries on as it is."""
+_ORIGIN = "$request.trigger & ': ' & $request.reason & '; commit ' & $request.commit"
+"""Why it was retrained, for people."""
 _LOGS = {
     "BuildFeatures": "log groups /aws-glue/jobs, job ${FeatureJob}",
     "Train": "log group /aws/sagemaker/TrainingJobs, streams of this run",
@@ -132,7 +134,8 @@ def _registration(model: Model) -> dict[str, State]:
     lineage = {"Bucket": "${Artifacts}", "Key": key, "ContentType": "application/json", "Body": _lineage(model)}
     passed = expression("$verdict.passed")
     refused = {"TopicArn": "${Topic}", "Subject": f"{model.name}: the challenger was refused",
-               "Message": expression("$join($append(['What is live stays.'], $verdict.reasons), '\\n')")}  # fmt: skip
+               "Message": expression("$join($append(['What is live stays.'], "
+                                     f"$append($verdict.reasons, {_ORIGIN})), '\\n')")}  # fmt: skip
     return {
         "WriteLineage": _task("WriteLineage", "aws-sdk:s3:putObject", lineage, "Register"),
         "Register": _task("Register", "aws-sdk:sagemaker:createModelPackage", _package(model), "HasPassed",
@@ -154,6 +157,7 @@ def _lineage(model: Model) -> dict[str, Any]:
         "run": expression("$run"), "training_job": expression("$run"), "feature_run": expression("$feature_run"),
         "data": {"raw": f"s3://${{Data}}/raw/{model.name}/", "quality": expression(data)},
         "image": "${Image}", "hyperparameters": expression("$request.training.hyperparameters"),
+        "features": expression("$request.features"),
         "model_data": expression("$model_data"), "metrics": expression("$evaluation"),
         "champion_version": expression("$champion = null ? null : $champion.version"),
         "decision": {key: expression(f"$verdict.{key}") for key in ("passed", "reasons")},
@@ -202,7 +206,7 @@ def _metadata(model: Model) -> str:
 def _failure(model: Model) -> dict[str, State]:
     lines = ["'Retraining of ' & $request.model & ' failed at ' & $failure.step & '.'",
              "'Why: ' & $failure.reason", "'Log: ' & $failure.log", "'What to do: ' & $failure.advice",
-             "'Run ' & $run & ', commit ' & $request.commit & ', trigger ' & $request.trigger"]  # fmt: skip
+             f"'Run ' & $run & '; ' & {_ORIGIN}"]  # fmt: skip
     message = {"TopicArn": "${Topic}", "Subject": f"{model.name}: retraining failed",
                "Message": expression(f"$join([{', '.join(lines)}], '\\n')")}  # fmt: skip
     notify = task("sns:publish", message, "Failed")
@@ -217,14 +221,14 @@ def _failure(model: Model) -> dict[str, State]:
 def _task(step: str, resource: str, arguments: Mapping[str, Any], then: str, **more: Any) -> State:
     """A task whose failure is told with its step, its log and what to do."""
     state = task(resource, arguments, then, **more)
-    failure = {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(_REASON),
+    failure = {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(REASON),
                "log": _LOGS.get(step, "the state machine's execution history"),
                "advice": _ADVICE.get(step, _OTHERWISE)}  # fmt: skip
     state["Catch"] = [{"ErrorEquals": ["States.ALL"], "Assign": {"failure": failure}, "Next": "NotifyFailure"}]
     return state
 
 
-_REASON = r"""(
+REASON = r"""(
   $cause := $exists($states.errorOutput.Cause) ? $string($states.errorOutput.Cause) : $states.errorOutput.Error;
   $job := $substring($cause, 0, 1) = '{' ? $parse($cause);
   $told := $exists($job.FailureReason) ? $job.FailureReason
