@@ -64,6 +64,11 @@ class Landscape:
         return parts.endpoints[environment]
 
 
+def in_place(client_of: ClientOf, place: Place) -> ClientOf:
+    """Clients of one place, whichever is asked for."""
+    return lambda service, _=None, /: client_of(service, place)
+
+
 def survey(client_of: ClientOf, places: Sequence[Place]) -> Landscape:
     """Read the outputs of every stack in every place."""
     landscape = Landscape({}, places=tuple(places))

@@ -12,8 +12,7 @@ from urllib.parse import urlparse
 from botocore.exceptions import ClientError
 
 from rehearsal import status
-from rehearsal.landscape import ClientOf, Landscape
-from rehearsal.place import Place
+from rehearsal.landscape import ClientOf, Landscape, in_place
 
 ANSWER_SECONDS, POLL_SECONDS = 120, 0.2
 """How long an asynchronous endpoint may take here to answer."""
@@ -69,7 +68,7 @@ def predict(
     payload = payload or sample_payload(client_of, package["metadata"])
     requests = landscape.model(model).requests.get(environment)
     try:
-        there = _of_place(client_of, landscape.model(model).places[environment])
+        there = in_place(client_of, landscape.model(model).places[environment])
         if requests:
             answer = _answer_of_queue(there, endpoint["name"], requests, payload)
         else:
@@ -83,10 +82,6 @@ def predict(
         "commit": endpoint["commit"],
         "prediction": answer.decode().strip(),
     }
-
-
-def _of_place(client_of: ClientOf, place: Place) -> ClientOf:
-    return lambda service, _=None, /: client_of(service, place)
 
 
 def _answer(client_of: ClientOf, endpoint: str, payload: Payload) -> bytes:
