@@ -18,16 +18,17 @@ KINDS = (("endpoint config", "EndpointConfig", "config", "$endpoint.config"), ("
 
 def leftovers(deployment: Deployment) -> dict[str, State]:
     """From an endpoint that runs a tried version to the execution's end; what can't be deleted is left for later."""
+    kinds = KINDS if deployment.has_endpoint else KINDS[1:]
     states = {SETTLE: choice(
         *([when("$paused", RESUME)] if deployment.scales else []),
-        when(TRIED_HERE, _list(KINDS[0][0])), otherwise(DONE))}  # fmt: skip
-    for (kind, name, before, live), then in zip(KINDS, (_list(KINDS[1][0]), DONE), strict=True):
+        when(TRIED_HERE, _list(kinds[0][0])), otherwise(DONE))}  # fmt: skip
+    for (kind, name, before, live), then in zip(kinds, (*(_list(kind) for kind, *_ in kinds[1:]), DONE), strict=True):
         states |= _delete_all(deployment, kind, name, before, live, then)
     return states
 
 
 def _list(kind: str) -> str:
-    return f"List each {kind} of this endpoint"
+    return f"List each {kind} of this deployment"
 
 
 def _delete_all(deployment: Deployment, kind: str, name: str, before: str, live: str, then: str) -> dict[str, State]:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from stacks.deployment import ON, PAUSED, Deployment
 from stacks.release_sample import SEND, ask
+from stacks.release_stack_only import KEPT_MODEL, LIVE_MODEL, MODEL_GONE, read_back_stack
 from stacks.release_steps import (
     CARRIES,
+    CLEAR,
     DESCRIBE_ENDPOINT,
+    DESCRIBE_MODEL,
     DOUBTS,
     IN_PROGRESS,
     LOOK,
@@ -45,7 +48,6 @@ SHORTEST_SAMPLE_SECONDS, MOST_SAMPLES = 5, 1000
 WAIT_FOR_UPDATE = "Wait for the update"
 PAUSE, RESUME = "Pause autoscaling, since the instance type changes", "Resume autoscaling"
 BEFORE = "See what is live before"
-CLEAR = "Clear the stack, since its endpoint is gone"
 BAKE = "Send a sample while it bakes"
 FINISHED = "What was the update for?"
 GONE = "Is the endpoint gone?"
@@ -54,8 +56,10 @@ IN_SERVICE = "Is the endpoint in service?"
 
 def rollout(deployment: Deployment) -> dict[str, State]:
     """From a difference between registry and stack to an endpoint that is known to run the wanted version."""
-    return {**_prepare(deployment), **_see_before(deployment), **_update(deployment), **_await(deployment),
-            **_read_back_endpoint(deployment), **_read_back_model()}  # fmt: skip
+    around = {**_see_before(deployment), **_read_back_endpoint(deployment)} if deployment.has_endpoint \
+        else read_back_stack(deployment)  # fmt: skip
+    return {**_prepare(deployment), **around, **_update(deployment), **_await(deployment),
+            **_read_back_model(deployment)}  # fmt: skip
 
 
 def _prepare(deployment: Deployment) -> dict[str, State]:
@@ -64,7 +68,9 @@ def _prepare(deployment: Deployment) -> dict[str, State]:
     other_type = "$stack.parameters.ModelDataUrl != '' and $stack.parameters.InstanceType != $release.InstanceType"
     pausing = f"{other_type} and $release.Autoscaling = '{ON}'" if deployment.scales else "false"
     target = f"{pausing} ? $merge([$release, {{'Autoscaling': '{PAUSED}'}}]) : $release"
-    ready = remember(SAMPLE, purpose="release", sampling="a rollout", target=expression(target),
+    # Without an endpoint nothing answers a sample, and what was live before is the stack's own model.
+    start = (SAMPLE, {}) if deployment.has_endpoint else (UPDATE, {"before": {"config": "", "model": LIVE_MODEL}})
+    ready = remember(start[0], **start[1], purpose="release", sampling="a rollout", target=expression(target),
                      paused=expression(pausing), tried=expression("$wanted.arn"),
                      previous=expression("$stack.parameters"))  # fmt: skip
     states = {CLEAR: remember(UPDATE, purpose="clear", target=expression(without_model))}
@@ -188,24 +194,27 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
             when(TRIED_HERE, REJECT, reason=expression(not_serving)),
             when("$endpoint.status = 'Failed'", CLEAR),
             otherwise(TELL_STOPPED, problem=expression("'The endpoint is ' & $endpoint.status & '.'"))),
+        "Describe its endpoint config": call(
+            "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$endpoint.config")},
+            DESCRIBE_MODEL, assign={"model": expression("$states.result.ProductionVariants[0].ModelName")}),
     }  # fmt: skip
 
 
-def _read_back_model() -> dict[str, State]:
+def _read_back_model(deployment: Deployment) -> dict[str, State]:
     """CloudFormation believes that its parameters are live; the endpoint's own model says what is."""
     container = "$states.result.PrimaryContainer"
     running = f"""{{
         'Image': {container}.Image, 'ModelDataUrl': {container}.ModelDataUrl,
         'ModelPackageArn': {container}.Environment.{PACKAGE_VARIABLE} }}"""
+    # Where there is no endpoint, the model carries the tags, and it may be gone.
+    kept = {} if deployment.has_endpoint else {"endpoint": KEPT_MODEL}
     same = " and ".join(f"$running.{name} = $release.{name}" for name in READ_BACK)
     differs = "the endpoint runs ' & $running.ModelPackageArn & ', its stack says ' & $release.ModelPackageArn & '.'"
     return {
-        "Describe its endpoint config": call(
-            "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$endpoint.config")},
-            "Describe its model", assign={"model": expression("$states.result.ProductionVariants[0].ModelName")}),
-        "Describe its model": call(
+        DESCRIBE_MODEL: call(
             "sagemaker:describeModel", {"ModelName": expression("$model")}, "Does it run the wanted version?",
-            assign={"running": expression(running)}),
+            assign={"running": expression(running), **kept},
+            catch=TELL_STOPPED if deployment.has_endpoint else MODEL_GONE),
         "Does it run the wanted version?": choice(
             when(same, "Was it tried before?"),
             when(TRIED_HERE, REJECT, reason=expression(
