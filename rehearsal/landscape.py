@@ -35,10 +35,13 @@ class ModelParts:
 
 @dataclass
 class Landscape:
-    """Everything deployed: `models` by name, the `repository`'s name ("" if none)."""
+    """Everything deployed: `models` by name, the `repository`'s name, the function `start_retraining` and its log group
+    ("" if none)."""
 
     models: dict[str, ModelParts]
     repository: str = ""
+    start_retraining: str = ""
+    start_retraining_log: str = ""
 
     def model(self, name: str) -> ModelParts:
         if name not in self.models:
@@ -66,6 +69,8 @@ def survey(client_of: ClientOf) -> Landscape:
 
 def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> None:
     landscape.repository = outputs.get("Repository", landscape.repository)
+    landscape.start_retraining = outputs.get("StartRetraining", landscape.start_retraining)
+    landscape.start_retraining_log = outputs.get("StartRetrainingLog", landscape.start_retraining_log)
     name = outputs.get("Model")
     if name is None:
         return

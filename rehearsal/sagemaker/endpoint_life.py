@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ class EndpointLife:
         """Replace what is live by the pending deployment."""
         self._later(self._update, made)
 
+    def resize(self, made: str) -> None:
+        """Give the live variants the instances and weights that are desired."""
+        self._later(self._resize, made)
+
     def delete(self, made: str) -> None:
         """End the endpoint and forget it."""
         self._later(self._delete, made)
@@ -119,6 +124,16 @@ class EndpointLife:
             NextDeploymentConfig=None,
             **({"LastDeploymentConfig": config} if config else {}),
         )
+
+    def _resize(self, made: str) -> None:
+        endpoint, fleet = self._cloud.store.get(ENDPOINT, made) or {}, self._fleets[made]
+        try:
+            fleet.resize(endpoint["desired"], self._stopping)
+        except Unhealthy as error:
+            self._settle(made, EndpointStatus="InService", FailureReason=str(error), desired=None)
+            return
+        live = {**endpoint["live"], "plans": [asdict(variant.plan) for variant in fleet.variants]}
+        self._settle(made, EndpointStatus="InService", live=live, desired=None)
 
     def _take_back(self, made: str, fleet: Fleet, reason: str) -> None:
         """An alarm went off: traffic is on the old fleet already, the new one ends."""
@@ -199,9 +214,8 @@ class EndpointLife:
             self._settle(made, EndpointStatus="Failed", FailureReason=LOST, pending=None)
         elif endpoint["live"] is not None:
             if status != "InService" and endpoint["live"] != endpoint["pending"]:
-                self._settle(
-                    made, EndpointStatus="InService", FailureReason=LOST, pending=None, NextDeploymentConfig=None
-                )
+                gone: Document = dict.fromkeys(("pending", "NextDeploymentConfig", "desired"))
+                self._settle(made, EndpointStatus="InService", FailureReason=LOST, **gone)
             self._later(self._serve_again, made)
 
     def _serve_again(self, made: str) -> None:

@@ -14,8 +14,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rehearsal.environments import interpreter, scrubbed
 from rehearsal.model_server import SERVE
@@ -32,6 +33,8 @@ PROCESS = "sagemaker/server-process"
 STOP_SECONDS = 35
 """A little more than the model server's own grace for requests in flight."""
 RESTART_SECONDS = 1.0
+SETTLE_SECONDS = 0.1
+"""For a request that was just given to an instance to be counted as in flight there."""
 
 
 class Throttled(Exception):
@@ -79,19 +82,40 @@ class Variant:
         self.plan, self.instances = plan, list[Instance]()
         self._model_dir, self._cloud, self._endpoint, self._caller = model_dir, cloud, endpoint, caller
         self._stopping = threading.Event()
+        self._changing = threading.Lock()
         self.in_service = False
 
     def launch(self) -> None:
         self.instances = [self._spawn() for _ in range(self.plan.count)]
 
     def wait_healthy(self, give_up: threading.Event) -> None:
-        deadline = time.monotonic() + self.plan.startup_seconds
         for instance in self.instances:
-            while not instance.healthy():
-                if not instance.alive() or time.monotonic() > deadline:
-                    raise Unhealthy(self._ping_failed(instance))
-                if give_up.wait(0.05):
-                    raise Unhealthy("lost when the rehearsal stopped")
+            self._wait_healthy(instance, give_up)
+
+    def _wait_healthy(self, instance: Instance, give_up: threading.Event) -> None:
+        deadline = time.monotonic() + self.plan.startup_seconds
+        while not instance.healthy():
+            if not instance.alive() or time.monotonic() > deadline:
+                raise Unhealthy(self._ping_failed(instance))
+            if give_up.wait(0.05):
+                raise Unhealthy("lost when the rehearsal stopped")
+
+    def resize(self, count: int, give_up: threading.Event) -> None:
+        """Add healthy instances, or take the newest out of service and let them finish what they serve."""
+        more = [self._spawn() for _ in range(count - len(self.instances))]
+        try:
+            for instance in more:
+                self._wait_healthy(instance, give_up)
+        except Unhealthy:
+            _stop(more)
+            raise
+        with self._changing:
+            self.plan = replace(self.plan, count=count)
+            fewer = self.instances[count:]
+            self.instances = [*self.instances[:count], *more]
+        if fewer:
+            _drain(fewer)
+            _stop(fewer)
 
     async def wake(self) -> float:
         """Called for every request before an instance is chosen: the seconds that a cold start took, if there was
@@ -101,16 +125,7 @@ class Variant:
     def stop(self) -> None:
         """Ask every instance to finish what it serves and go; insist after the grace period."""
         self._stopping.set()
-        for instance in self.instances:
-            end(instance)
-        deadline = time.monotonic() + STOP_SECONDS
-        for instance in self.instances:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                instance.process.wait(max(0.1, deadline - time.monotonic()))
-            if instance.alive():
-                instance.process.kill()
-            if instance.follower is not None:
-                instance.follower.join()
+        _stop(self.instances)
 
     def _spawn(self) -> Instance:
         name = f"i-{secrets.token_hex(9)[:17]}"
@@ -188,7 +203,8 @@ class Variant:
     def _died(self, instance: Instance) -> None:
         """Put another in its place."""
         log.warning("endpoint %s: instance %s died, replacing it", self._endpoint, instance.id)
-        self.instances = [other for other in self.instances if other is not instance]
+        with self._changing:
+            self.instances = [other for other in self.instances if other is not instance]
         while not self._stopping.wait(RESTART_SECONDS):
             fresh = self._spawn()
             while fresh.alive() and not fresh.healthy() and not self._stopping.wait(0.05):
@@ -196,7 +212,11 @@ class Variant:
             if self._stopping.is_set():
                 end(fresh)
             if fresh.alive():
-                self.instances = [*self.instances, fresh]
+                with self._changing:
+                    if needed := len(self.instances) < self.plan.count:
+                        self.instances = [*self.instances, fresh]
+                if not needed:  # it was scaled in meanwhile
+                    end(fresh)
                 return
 
     def _cloud_forgets(self, instance: Instance) -> None:
@@ -256,6 +276,13 @@ class Fleet:
         while any(i.in_flight for v in self.variants for i in v.instances) and time.monotonic() < deadline:
             time.sleep(0.02)
 
+    def resize(self, wanted: dict[str, dict[str, Any]], give_up: threading.Event) -> None:
+        """By variant, the `count` of instances and the `weight` to have from now on."""
+        for variant in self.variants:
+            if asked := wanted.get(variant.plan.name):
+                variant.resize(asked["count"], give_up)
+                variant.plan = replace(variant.plan, weight=asked["weight"])
+
     def stop(self) -> None:
         for variant in (*self.variants, *self.shadows):
             variant.stop()
@@ -293,6 +320,27 @@ def _arguments(pid: int) -> str:
             return on_linux.read_bytes().decode(errors="replace")
         return ""
     return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
+
+
+def _drain(instances: list[Instance]) -> None:
+    """Wait until none of them serves a request any more; the router has stopped sending them any."""
+    time.sleep(SETTLE_SECONDS)
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(instance.in_flight for instance in instances) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _stop(instances: list[Instance]) -> None:
+    for instance in instances:
+        end(instance)
+    deadline = time.monotonic() + STOP_SECONDS
+    for instance in instances:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            instance.process.wait(max(0.1, deadline - time.monotonic()))
+        if instance.alive():
+            instance.process.kill()
+        if instance.follower is not None:
+            instance.follower.join()
 
 
 def end(instance: Instance) -> None:

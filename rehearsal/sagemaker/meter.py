@@ -7,13 +7,14 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rehearsal.service import Cloud
 
 log = logging.getLogger("rehearsal")
-NAMESPACE = "AWS/SageMaker"
+NAMESPACE, PER_INSTANCE = "AWS/SageMaker", "InvocationsPerInstance"
 OWN_NAMESPACE, DROPPED = "Rehearsal", "ShadowRequestsDropped"
 """SageMaker has no metric for copies that it did not send."""
 PERIOD_SECONDS, LEAST_PERIOD_SECONDS = 60, 0.2
@@ -69,8 +70,9 @@ class QueuePlace:
 class Meter:
     """Counts invocations as they end; safe to use from the router's thread."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, cloud: Cloud, scaled: Callable[[], Iterable[Place]]) -> None:
+        """`scaled` gives the variants for which a minute without invocations is a value of zero."""
+        self._cloud, self._scaled = cloud, scaled
         self._period = max(PERIOD_SECONDS / cloud.time_scale, LEAST_PERIOD_SECONDS)
         self._lock = threading.Lock()
         self._counts: dict[tuple[int, Place | QueuePlace, str], Counter[float]] = {}
@@ -89,7 +91,7 @@ class Meter:
         """One request ended: the HTTP status, the seconds the model and the whole took, the instances in service."""
         values = {
             "Invocations": 1.0,
-            "InvocationsPerInstance": 1 / max(1, instances),
+            PER_INSTANCE: 1 / max(1, instances),
             "Invocation4XXErrors": float(400 <= status < 500),
             "Invocation5XXErrors": float(status >= 500),
             "InvocationModelErrors": float(not 200 <= status < 300),
@@ -132,6 +134,11 @@ class Meter:
             data = _data(name, counts, slot * self._period, place)
             namespace = OWN_NAMESPACE if name == DROPPED else NAMESPACE
             by_place.setdefault((namespace, place.account, place.region), []).extend(data)
+        invoked = {place for _, place, _ in over}
+        for place in self._scaled():
+            if place not in invoked:  # so that what nobody asks any more can be scaled in
+                idle = _data(PER_INSTANCE, Counter([0.0]), (now - 1) * self._period, place)
+                by_place.setdefault((NAMESPACE, place.account, place.region), []).extend(idle)
         for (namespace, account, region), data in by_place.items():
             self._put(namespace, data, account, region)
 

@@ -197,3 +197,29 @@ def test_what_is_queued_is_answered_after_a_restart(tmp_path: Path, monkeypatch:
     assert len(before) < 3
     with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as again:
         assert [json.loads(until(lambda place=place: content(again, place))) for place in places] == [[198]] * 3
+
+
+def test_a_queue_without_instances_waits_for_one(cloud: Loopback) -> None:
+    live(cloud, "asleep")
+    scale(cloud, "asleep", 0)
+    place = ask(cloud, "asleep", b"[4]")["OutputLocation"]
+
+    def lacks() -> bool:
+        dimensions, now = [{"Name": "EndpointName", "Value": "asleep"}], time.time()
+        statistics = cloud.client("cloudwatch").get_metric_statistics(
+            Namespace="AWS/SageMaker", MetricName="HasBacklogWithoutCapacity", Dimensions=dimensions, Period=60,
+            Statistics=["Maximum"], StartTime=now - 3600, EndTime=now + 60,
+        )  # fmt: skip
+        return any(point["Maximum"] == 1 for point in statistics["Datapoints"])
+
+    until(lacks)
+    assert content(cloud, place) is None
+    scale(cloud, "asleep", 1)
+    assert json.loads(until(lambda: content(cloud, place))) == [8]
+
+
+def scale(cloud: Loopback, name: str, instances: int) -> None:
+    wanted = [{"VariantName": "AllTraffic", "DesiredInstanceCount": instances}]
+    sagemaker = cloud.client("sagemaker")
+    sagemaker.update_endpoint_weights_and_capacities(EndpointName=name, DesiredWeightsAndCapacities=wanted)
+    assert settled(cloud, name)["ProductionVariants"][0]["CurrentInstanceCount"] == instances
