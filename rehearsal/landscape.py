@@ -25,12 +25,14 @@ class ModelParts:
     endpoints: dict[str, str] = field(default_factory=dict)
     reconcilers: dict[str, str] = field(default_factory=dict)
     serving_stacks: dict[str, str] = field(default_factory=dict)
+    live_models: dict[str, str] = field(default_factory=dict)
+    """Where there is no endpoint: the SageMaker model that is live, or "none"."""
     requests: dict[str, str] = field(default_factory=dict)
     """Where an asynchronous endpoint reads what it is asked, an s3:// prefix."""
 
     @property
     def environments(self) -> list[str]:
-        return sorted(self.endpoints, key=_release_order)
+        return sorted({*self.endpoints, *self.live_models}, key=_release_order)
 
 
 @dataclass
@@ -51,6 +53,8 @@ class Landscape:
 
     def endpoint(self, model: str, environment: str) -> str:
         parts = self.model(model)
+        if environment in parts.live_models:
+            raise NotDeployed(f"{model} has no endpoint in {environment} (serving.endpoint: none); it is for batch")
         if environment not in parts.endpoints:
             known = ", ".join(parts.environments) or "none"
             raise NotDeployed(f"{model} has no environment {environment!r}; there is {known}")
@@ -81,6 +85,9 @@ def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> Non
     if environment := outputs.get("Environment"):
         if endpoint := outputs.get("Endpoint"):
             parts.endpoints[environment] = endpoint
+            parts.serving_stacks[environment] = stack_name
+        if live := outputs.get("LiveModel"):
+            parts.live_models[environment] = live
             parts.serving_stacks[environment] = stack_name
         if requests := outputs.get("Requests"):
             parts.requests[environment] = requests
