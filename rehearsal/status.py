@@ -177,7 +177,8 @@ def _endpoint_row(client: Any, parts: ModelParts, environment: str, packages: li
     nothing = dict.fromkeys(("version", "commit", "url"))
     row: Row = {"model": parts.name, "environment": environment, "name": None, "status": "NoEndpoint", **nothing}
     if environment in parts.live_models:
-        return row | _live_row(_package_of(client, parts.live_models[environment]), packages)
+        live = parts.live_models[environment]
+        return row | _live_row(_package_of(client, live), packages) if live else row
     row |= {"name": parts.endpoints[environment], "status": "None"}
     try:
         endpoint = client.describe_endpoint(EndpointName=row["name"])

@@ -39,6 +39,8 @@ from stacks.tags import tag
 VARIANT = "AllTraffic"
 PACKAGE_VARIABLE = "MODEL_PACKAGE_ARN"
 """The container's environment variable that says which version it runs; the reconciler reads it back."""
+NO_ENDPOINT = "none"
+"""The output of a stack whose model is for batch."""
 NO_IMAGE = "none"
 """As long as there is no model; a container's image may not be empty."""
 REGISTRY = r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?"
@@ -87,10 +89,8 @@ class ServingStack(Stack):
         deployment = self.deployment
         publish(self, {"Model": deployment.model.name, "Environment": deployment.environment})
         if not deployment.has_endpoint:
-            name = Fn.condition_if(self.has_model.logical_id, self.model.attr_model_name, "none").to_string()
-            publish(self, {"LiveModel": name})
-            return
-        publish(self, {"Endpoint": deployment.endpoint})
+            publish(self, {"LiveModel": self.model.attr_model_name}, self.has_model)
+        publish(self, {"Endpoint": deployment.endpoint if deployment.has_endpoint else NO_ENDPOINT})
         if deployment.kind == "async":
             # Where clients put what they ask: the endpoint's role reads nothing else of theirs.
             requests = f"s3://{self._environment.traffic.bucket_name}/{ANSWERS}{deployment.place}/requests/"

@@ -824,9 +824,9 @@ class NoEndpoint(World):
 
     def _describe_stacks(self, query: dict[str, Any]) -> dict[str, Any]:
         answer = super()._describe_stacks(query)
-        name = self.configs[self.config] if self.endpoint else "none"
-        answer["Stacks"][0]["Outputs"] = [{"OutputKey": "Model", "OutputValue": "flight_delay"},
-                                          {"OutputKey": "LiveModel", "OutputValue": name}]  # fmt: skip
+        live = {"LiveModel": self.configs[self.config]} if self.endpoint else {}
+        outputs = {"Model": "flight_delay", "Endpoint": "none"} | live
+        answer["Stacks"][0]["Outputs"] = [{"OutputKey": key, "OutputValue": value} for key, value in outputs.items()]
         return answer
 
     def _update_stack(self, update: dict[str, Any]) -> dict[str, Any]:
