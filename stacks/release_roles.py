@@ -179,11 +179,11 @@ class ReleaseRoles(Construct):
         slug = self._deployment.model.slug
         yield read_objects(self._foundation.artifacts, f"bundles/{slug}/*", f"evaluation/{slug}/*")
         if self._deployment.kind == "async":
-            answers = f"{ANSWERS}{self._deployment.place}/answers/*"
+            answers = [f"{ANSWERS}{self._deployment.place}/{kind}/*" for kind in ("answers", "failures")]
             # Without the listing, "not yet" would be "access denied".
             yield from (
-                read_objects(self._environment.traffic, answers),
-                list_objects(self._environment.traffic, answers),
+                read_objects(self._environment.traffic, *answers),
+                list_objects(self._environment.traffic, *answers),
             )
 
     def _update_serving_stack(self) -> Iterable[iam.PolicyStatement]:

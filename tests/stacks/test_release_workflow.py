@@ -774,15 +774,21 @@ class Queue(World):
     """An asynchronous endpoint whose answer comes after a few looks."""
 
     looks = 3
+    failure = ""
 
     def _invoke_endpoint_async(self, request: dict[str, Any]) -> dict[str, Any]:
         self.asked += 1
         assert request["InputLocation"].startswith("s3://")
-        return {"OutputLocation": "s3://data/async/flight-delay/production/answers/1.out"}
+        place = "s3://data/async/flight-delay/production"
+        return {"OutputLocation": f"{place}/answers/1.out", "FailureLocation": f"{place}/failures/1-error.out"}
 
     def _get_object(self, query: dict[str, Any]) -> dict[str, Any]:
         if not query["Key"].startswith("async/"):
             return super()._get_object(query)
+        if "/failures/" in query["Key"]:
+            if not self.failure:
+                raise TaskFailed("S3.NoSuchKeyException", "The specified key does not exist.")
+            return {"Body": self.failure}
         self.looks -= 1
         if self.looks >= 0:
             raise TaskFailed("S3.NoSuchKeyException", "The specified key does not exist.")
@@ -805,6 +811,18 @@ def test_an_asynchronous_endpoint_that_never_answers_fails_its_smoke_test() -> N
     world.register(1, "Approved")
 
     assert "there was no answer after 600 seconds" in world.reconcile().cause
+    assert world.status(1) == "Rejected"
+
+
+def test_an_asynchronous_endpoint_whose_model_refuses_fails_its_smoke_test_at_once() -> None:
+    world = Queue(ASYNC)
+    world.looks, world.failure = 1000, "thirteen is not a number we like"
+    world.register(1, "Approved")
+
+    execution = world.reconcile()
+
+    assert "The smoke test failed: thirteen is not a number we like" in execution.cause
+    assert execution.states.count("Look for the answer") == 1
     assert world.status(1) == "Rejected"
 
 
