@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from stacks.deployment import ON, PAUSED, Deployment
 from stacks.release_sample import SEND, ask
+from stacks.release_shadow import GOING, PURPOSE, WITHOUT_SHADOW
 from stacks.release_stack_only import KEPT_MODEL, LIVE_MODEL, MODEL_GONE, read_back_stack
 from stacks.release_steps import (
     CARRIES,
@@ -45,6 +46,7 @@ from stacks.states import State, expression
 READ_BACK = ("Image", "ModelDataUrl", "ModelPackageArn")
 SHORTEST_SAMPLE_SECONDS, MOST_SAMPLES = 5, 1000
 """While a new fleet bakes it gets a sample request every few seconds; a history holds 25,000 events."""
+ENTERED = "$states.context.State.EnteredTime"
 WAIT_FOR_UPDATE = "Wait for the update"
 PAUSE, RESUME = "Pause autoscaling, since the instance type changes", "Resume autoscaling"
 BEFORE = "See what is live before"
@@ -63,7 +65,8 @@ def rollout(deployment: Deployment) -> dict[str, State]:
 
 
 def _prepare(deployment: Deployment) -> dict[str, State]:
-    without_model = "$merge([$stack.parameters, {'ModelDataUrl': '', 'ModelPackageArn': ''}])"
+    shadow = f", {WITHOUT_SHADOW}" if deployment.shadows else ""
+    without_model = f"$merge([$stack.parameters, {{'ModelDataUrl': '', 'ModelPackageArn': ''}}{shadow}])"
     paused = f"$merge([$stack.parameters, {{'Autoscaling': '{PAUSED}'}}])"
     other_type = "$stack.parameters.ModelDataUrl != '' and $stack.parameters.InstanceType != $release.InstanceType"
     pausing = f"{other_type} and $release.Autoscaling = '{ON}'" if deployment.scales else "false"
@@ -109,7 +112,7 @@ def _update(deployment: Deployment) -> dict[str, State]:
     return {
         # No retry: CloudFormation has one error for "busy", "nothing to do" and "not allowed"; its text decides.
         UPDATE: call("cloudformation:updateStack", arguments, WAIT_FOR_UPDATE, patient=False,
-                     assign={"began": expression("$purpose = 'release' ? $states.context.State.EnteredTime : $began")},
+                     assign={"began": expression(f"$purpose in ['release', 'shadow'] ? {ENTERED} : $began")},
                      catch="Why was the update refused?"),
         "Why was the update refused?": choice(
             when("$contains($problem, 'No updates are to be performed')", FINISHED),
@@ -140,19 +143,26 @@ def _await(deployment: Deployment) -> dict[str, State]:
             when(IN_PROGRESS, WAIT_FOR_UPDATE),
             when("$stack.status = 'UPDATE_COMPLETE'", FINISHED),
             when("$purpose = 'put back'", TELL_FAILED, reason=expression(f"$reason & ' It was not put back: {status}")),
+            *_failed_shadow(deployment),
             when("$purpose != 'release'", TELL_STOPPED, problem=expression(f"'To ' & $purpose & ': {status}")),
             otherwise("Find out why it rolled back")),
         **_bake(deployment),
         FINISHED: choice(
             when("$purpose = 'put back'", TELL_FAILED),
             *([when("$purpose = 'resume'", SETTLE, paused=False)] if deployment.scales else []),
-            when("$purpose in ['clear', 'pause']", LOOK),
+            when(f"$purpose in ['clear', 'pause', '{PURPOSE}', '{GOING}']", LOOK),
             otherwise(DESCRIBE_ENDPOINT)),
         "Find out why it rolled back": call(
             "cloudformation:describeStackEvents", {"StackName": deployment.serving_stack}, REJECT,
             assign={"reason": expression(cause)}, catch=REJECT,
             caught={"reason": expression(f"'The update of the serving stack rolled back: {status}")}),
     }  # fmt: skip
+
+
+def _failed_shadow(deployment: Deployment) -> list[State]:
+    """A version that can't be brought up beside what is live is to blame itself; what is live stays."""
+    rejected = when(f"$purpose = '{PURPOSE}'", "Find out why it rolled back", wanted=expression("$shadow"))
+    return [rejected] if deployment.shadows else []
 
 
 def _sample_seconds(deployment: Deployment) -> int:
@@ -179,6 +189,8 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
         'arn': $states.result.EndpointArn, 'status': $states.result.EndpointStatus,
         'config': $states.result.EndpointConfigName,
         'failure': $exists($states.result.FailureReason) ? $states.result.FailureReason : '' }"""
+    config = """{'since': $states.result.CreationTime,
+        'shadow': $exists($states.result.ShadowProductionVariants)}"""
     changing = "$endpoint.status in ['Creating', 'Updating', 'SystemUpdating', 'RollingBack', 'Deleting']"
     not_serving = "'The endpoint is ' & $endpoint.status & ' after the update. ' & $endpoint.failure"
     return {
@@ -196,7 +208,8 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
             otherwise(TELL_STOPPED, problem=expression("'The endpoint is ' & $endpoint.status & '.'"))),
         "Describe its endpoint config": call(
             "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$endpoint.config")},
-            DESCRIBE_MODEL, assign={"model": expression("$states.result.ProductionVariants[0].ModelName")}),
+            DESCRIBE_MODEL, assign={"model": expression("$states.result.ProductionVariants[0].ModelName"),
+                                    **({"config": expression(config)} if deployment.shadows else {})}),
     }  # fmt: skip
 
 
