@@ -34,7 +34,7 @@ def leftovers(deployment: Deployment) -> dict[str, State]:
 
 
 def _list(kind: str) -> str:
-    return f"List each {kind} of this deployment"
+    return f"List each {kind} of this endpoint"
 
 
 def _delete_all(deployment: Deployment, kind: str, name: str, used: str, then: str) -> dict[str, State]:
