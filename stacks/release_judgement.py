@@ -139,6 +139,7 @@ def _question(deployment: Deployment) -> str:
         & '\\n' & $wanted.facts.metric & ': ' & $wanted.facts.challenger & ', champion: ' & $wanted.facts.champion
         {shadowed}
         & '\\nMetrics and plots: aws s3 cp --recursive ' & $wanted.facts.evaluation & ' evaluation/'{tried}
+        & '\\nRetrained by ' & $wanted.facts.trigger & ': ' & $wanted.facts.reason
         & '\\nCommit: ' & $wanted.facts.commit & '\\nLineage: ' & $wanted.facts.lineage
         & '\\n\\nApprove: ./pushline approve {model} ' & $wanted.version
         & '\\n     AWS: {command} ' & $wanted.arn & ' --model-approval-status Approved'

@@ -81,7 +81,7 @@ class World:
                     "serving_maximum_instances": "4", "approval": "automatic", "sample_request": SAMPLE,
                     "sample_answer": ANSWER, "evaluation": "s3://artifacts/evaluation/flight-delay/run/",
                     "metric": "auc", "challenger": "0.71", "champion": "0.70", "commit": "1a2b",
-                    "lineage": "s3://lineage"}  # fmt: skip
+                    "trigger": "drift", "reason": "it drifts", "lineage": "s3://lineage"}  # fmt: skip
         container = {"Image": f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:{version}",
                      "ModelDataUrl": f"s3://artifacts/training/flight-delay/{version}/output/model.tar.gz"}  # fmt: skip
         self.packages[version] = {
