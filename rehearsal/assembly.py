@@ -7,7 +7,7 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,11 @@ class StackArtifact:
     """What CloudFormation acts as. The CDK CLI names it each time, or the role of the last update would stay."""
 
 
-def deploy(at: Running, cdk_out: Path, console: Console) -> None:
-    """Publish assets and create or update every stack of the assembly; DeployFailed at the first that fails."""
-    stacks = read(cdk_out, Place(at.root.account, at.root.region))
+def deploy(
+    at: Running, cdk_out: Path, console: Console, wanted: Callable[[StackArtifact], bool] = lambda _: True
+) -> None:
+    """Publish assets and create or update every wanted stack of the assembly; DeployFailed at the first that fails."""
+    stacks = [stack for stack in read(cdk_out, Place(at.root.account, at.root.region)) if wanted(stack)]
     for place in dict.fromkeys(stack.place for stack in stacks):
         _bootstrap(at, place)
     for stack in stacks:
