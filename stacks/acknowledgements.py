@@ -75,7 +75,7 @@ TABLE = (
              _resource(r"arn:[^*]*:kms:[^*]*:key/\*"),
              "KMS makes up the id of the key in the other account; conditions bind it to S3 and to the one bucket"),
     Accepted(r".*-Release-.*/Roles/(Serving|Comparison|Reconciler)/.*",
-             _resource(r"[^*]*/capture/[a-z0-9-]+/[a-z]+/\*"), BELOW_A_PREFIX),
+             _resource(r"[^*]*/(capture|async)/[a-z0-9-]+/[a-z]+/([a-z]+/)?\*"), BELOW_A_PREFIX),
     Accepted(r".*-Release-.*/Roles/(Serving|Update)/.*", _resource(r"[^*]*:alarm:[a-z0-9-]+-\*"),
              "alarms are named after endpoint and fleet; the prefix is this endpoint's own"),
     Accepted(r".*-Release-.*/Roles/Update/.*", _resource(r"[^*]*:alarm:TargetTracking-endpoint/[A-Za-z0-9/-]+-\*"),
