@@ -125,6 +125,9 @@ def _reject_and_put_back(deployment: Deployment) -> dict[str, State]:
 def _end(deployment: Deployment) -> dict[str, State]:
     where = f"{deployment.model.name} in {deployment.environment}"
     failed = f"'Version ' & $wanted.version & ' of {where} failed and was rejected. ' & $reason"
+    # A test that was made up for, or repeated: the version was live before this execution began.
+    still = (f"{TRIED_HERE} ? '' : '\\nIt runs until the newest approved version has replaced it;"
+             " if there is none, it stays.'")  # fmt: skip
     stopped = f"'The release of {where} stopped. ' & $problem"
     log = f"""'\\n\\nExecution: ' & $states.context.Execution.Id
         & '\\nEndpoint log: CloudWatch log group /aws/sagemaker/Endpoints/{deployment.endpoint}'"""
@@ -132,7 +135,7 @@ def _end(deployment: Deployment) -> dict[str, State]:
         DONE: succeed(_outcome(deployment)),
         TELL_FAILED: notify(
             f"'{where}: version ' & $wanted.version & ' was rejected'",
-            f"{failed} & {log} & '\\nCorrect the model and push again, or approve another version.'",
+            f"{failed} & ({still}) & {log} & '\\nCorrect the model and push again, or approve another version.'",
             "The version failed", even_if_untold=True),
         "The version failed": fail("VersionFailed", failed),
         TELL_STOPPED: notify(
