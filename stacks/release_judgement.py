@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from stacks.deployment import APPROVED, PENDING, Deployment
+from stacks.release_marks import MARK_REJECTED, marked, marks
 from stacks.release_sample import sample
 from stacks.release_steps import (
     AT_REST,
@@ -43,6 +44,7 @@ LONGEST_REASON = 1000
 AUTOMATIC = "$wanted.facts.approval = 'automatic'"
 ONCE_MORE = "Describe the version once more"
 TESTED = "Remember that it was tried"
+VERSION_FAILED = "The version failed"
 STILL_THERE = "Does it still carry the failed version?"
 
 
@@ -136,8 +138,9 @@ def _end(deployment: Deployment) -> dict[str, State]:
         TELL_FAILED: notify(
             f"'{where}: version ' & $wanted.version & ' was rejected'",
             f"{failed} & ({still}) & {log} & '\\nCorrect the model and push again, or approve another version.'",
-            "The version failed", even_if_untold=True),
-        "The version failed": fail("VersionFailed", failed),
+            marked(deployment, MARK_REJECTED, VERSION_FAILED), even_if_untold=True),
+        **marks(deployment, VERSION_FAILED),
+        VERSION_FAILED: fail("VersionFailed", failed),
         TELL_STOPPED: notify(
             f"'{where}: the release stopped'",
             f"{stopped} & {log} & '\\nNothing was rejected; it is tried again within the hour.'",

@@ -7,6 +7,7 @@ release began, and is neither live nor was live before it, is a leftover: no oth
 from __future__ import annotations
 
 from stacks.deployment import Deployment
+from stacks.release_marks import MARK, marked
 from stacks.release_rollout import RESUME
 from stacks.release_steps import DONE, SETTLE, TRIED_HERE, call, choice, otherwise, remember, when
 from stacks.states import State, expression
@@ -18,10 +19,11 @@ KINDS = (("endpoint config", "EndpointConfig", "config", "$endpoint.config"), ("
 
 def leftovers(deployment: Deployment) -> dict[str, State]:
     """From an endpoint that runs a tried version to the execution's end; what can't be deleted is left for later."""
+    end = marked(deployment, MARK, DONE)
     states = {SETTLE: choice(
         *([when("$paused", RESUME)] if deployment.scales else []),
-        when(TRIED_HERE, _list(KINDS[0][0])), otherwise(DONE))}  # fmt: skip
-    for (kind, name, before, live), then in zip(KINDS, (_list(KINDS[1][0]), DONE), strict=True):
+        when(TRIED_HERE, _list(KINDS[0][0])), otherwise(end))}  # fmt: skip
+    for (kind, name, before, live), then in zip(KINDS, (_list(KINDS[1][0]), end), strict=True):
         states |= _delete_all(deployment, kind, name, before, live, then)
     return states
 

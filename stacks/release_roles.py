@@ -27,6 +27,7 @@ from stacks.permissions import (
     use_key,
     write_objects,
 )
+from stacks.release_marks import NAMESPACE as MARKS
 from stacks.serving_scaling import DIMENSION, resource_id
 from stacks.serving_stack import VARIANT
 from stacks.training_roles import deliver_logs, trace
@@ -150,6 +151,9 @@ class ReleaseRoles(Construct):
         yield allow("sagemaker:ListEndpointConfigs", "sagemaker:ListModels", on="*")
         yield from self._update_serving_stack()
         yield from self._compare_answers()
+        if self._deployment.guarded:
+            yield allow("cloudwatch:PutMetricData", on="*",
+                        when={"StringEquals": {"cloudwatch:namespace": MARKS}})  # fmt: skip
         yield allow("sns:Publish", on=self._environment.notifications.topic_arn)
         yield from (read_with_key(self._foundation.key), use_key(self._environment.key), deliver_logs(), trace())
 

@@ -34,7 +34,7 @@ TRIED_HERE = "$tried = $wanted.arn"
 AT_REST = "$stack.status in ['CREATE_COMPLETE', 'UPDATE_COMPLETE', 'UPDATE_ROLLBACK_COMPLETE', 'IMPORT_COMPLETE']"
 IN_PROGRESS = "$contains($stack.status, /_IN_PROGRESS$/)"
 SDK_NAMES = {"sagemaker": "SageMaker", "sagemakerruntime": "SageMakerRuntime", "cloudformation": "CloudFormation",
-             "s3": "S3"}  # fmt: skip
+             "cloudwatch": "CloudWatch", "s3": "S3"}  # fmt: skip
 UNNAMED_FAULT_ATTEMPTS = 3
 LONGEST_SUBJECT = 99
 """SNS takes fewer than 100 characters."""

@@ -10,6 +10,8 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
 from stacks.deployment import Deployment
+from stacks.release_marks import NAMESPACE as MARKS
+from stacks.release_marks import REJECTED, RELEASED
 from stacks.serving_alarms import NAMESPACE, PERIOD_SECONDS, watched
 
 WIDTH, HEIGHT = 12, 6
@@ -23,6 +25,7 @@ def dashboard(scope: Construct, id: str, *, deployment: Deployment, variant: str
     limits = {found.metric: found.most for found in watched(serving.alarms)}
     graphs = [_by_fleet(deployment, variant, "Requests by fleet: where lines meet, a release happened", "Invocations",
                         "Sum"),
+              _releases(deployment),
               *(_by_fleet(deployment, variant, f"{found.metric} by fleet", found.metric, found.statistic,
                           limits[found.metric]) for found in watched(serving.alarms))]  # fmt: skip
     status = {"title": "Alarms of the live fleet", "alarms": [alarm.attr_arn for alarm in alarms]}
@@ -36,6 +39,14 @@ def dashboard(scope: Construct, id: str, *, deployment: Deployment, variant: str
                                    dashboard_body=stack.to_json_string({"widgets": widgets}))  # fmt: skip
     made.cfn_options.condition = condition
     return made
+
+
+def _releases(deployment: Deployment) -> dict[str, Any]:
+    """A step where a version was released, a point where one was rejected; the reconciler publishes both."""
+    lines = [[MARKS, metric, "EndpointName", deployment.endpoint, {"label": label, "stat": "Maximum"}]
+             for metric, label in ((RELEASED, "runs"), (REJECTED, "was rejected"))]  # fmt: skip
+    return {"title": "Releases: the version that runs, and those that were rejected", "view": "timeSeries",
+            "metrics": lines, "period": PERIOD_SECONDS}  # fmt: skip
 
 
 def _by_fleet(deployment: Deployment, variant: str, title: str, metric: str, statistic: str,

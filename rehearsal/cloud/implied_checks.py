@@ -131,6 +131,8 @@ def _with_role_key(original: Callable[..., Params]) -> Callable[..., Params]:
         found = original(service, iam_action, body, params)
         if service == "cloudformation" and (role := params.get("RoleARN")):
             return {**found, "cloudformation:RoleArn": role[0] if isinstance(role, list) else role}
+        if iam_action == "cloudwatch:PutMetricData" and body.startswith(b"{"):
+            return {**found, "cloudwatch:namespace": json.loads(body)["Namespace"]}
         return found
 
     return context

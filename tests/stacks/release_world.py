@@ -54,6 +54,8 @@ class World:
     page_size: int = 100
     updates: list[dict[str, str]] = field(default_factory=list)
     told: list[dict[str, str]] = field(default_factory=list)
+    marks: list[tuple[str, int]] = field(default_factory=list)
+    """What was published for the dashboard."""
     interrupt: dict[str, Callable[[], Any]] = field(default_factory=dict)
     """Run once, before the named operation is answered; what it raises is the answer."""
 
@@ -140,6 +142,10 @@ class World:
         more = {"NextToken": str(start + self.page_size)} if start + self.page_size < len(newest_first) else {}
         found = [package for package in page if package["ModelApprovalStatus"] == query["ModelApprovalStatus"]]
         return {"ModelPackageSummaryList": found, **more}
+
+    def _put_metric_data(self, query: dict[str, Any]) -> dict[str, Any]:
+        self.marks += [(point["MetricName"], point["Value"]) for point in query["MetricData"]]
+        return {}
 
     def _describe_model_package(self, query: dict[str, Any]) -> dict[str, Any]:
         if _version(query["ModelPackageName"]) not in self.packages:

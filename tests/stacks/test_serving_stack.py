@@ -232,8 +232,10 @@ def test_the_dashboard_shows_the_live_version_its_alarms_and_every_fleets_traffi
     assert {"Ref": "ModelPackageArn"} in parts
     (status,) = [widget for widget in body["widgets"] if widget["type"] == "alarm"]
     assert len(status["properties"]["alarms"]) == len(alarms(production))
-    shown = "".join(widget["properties"]["metrics"][0][0]["expression"] for widget in body["widgets"]
-                    if widget["type"] == "metric")  # fmt: skip
+    graphs = [widget["properties"]["metrics"] for widget in body["widgets"] if widget["type"] == "metric"]
+    shown = "".join(lines[0][0]["expression"] for lines in graphs if isinstance(lines[0][0], dict))
+    ((released, rejected),) = [lines for lines in graphs if lines[0][0] == "Pushline"]
+    assert (released[1], rejected[1]) == ("ReleasedVersion", "RejectedVersion")
     for metric in ("Invocations", "Invocation5XXErrors", "Invocation4XXErrors", "ModelLatency"):
         assert f'MetricName="{metric}"' in shown
 

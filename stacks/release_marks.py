@@ -1,0 +1,29 @@
+"""What the dashboard shows of releases: which version runs, at least once an hour, and which were rejected here."""
+
+from __future__ import annotations
+
+from stacks.deployment import Deployment
+from stacks.release_steps import DONE, call
+from stacks.states import State, expression
+
+NAMESPACE, RELEASED, REJECTED = "Pushline", "ReleasedVersion", "RejectedVersion"
+MARK = "Mark the version that runs"
+MARK_REJECTED = "Mark the version that was rejected"
+
+
+def marked(deployment: Deployment, state: str, then: str) -> str:
+    """`state` where there is a dashboard to mark it on, else what comes after it."""
+    return state if deployment.guarded else then
+
+
+def marks(deployment: Deployment, failed: str) -> dict[str, State]:
+    """The states that publish; a mark that is lost is no reason to fail."""
+    if not deployment.guarded:
+        return {}
+    return {MARK: _mark(deployment, RELEASED, DONE), MARK_REJECTED: _mark(deployment, REJECTED, failed)}
+
+
+def _mark(deployment: Deployment, metric: str, then: str) -> State:
+    dimensions = [{"Name": "EndpointName", "Value": deployment.endpoint}]
+    data = {"MetricName": metric, "Value": expression("$wanted.version"), "Dimensions": dimensions}
+    return call("cloudwatch:putMetricData", {"Namespace": NAMESPACE, "MetricData": [data]}, then, catch=then)
