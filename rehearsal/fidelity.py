@@ -27,8 +27,14 @@ NOT_AS_IN_AWS = (
     ("shadow variants", "Copies wait in a line of at most 100 for each shadow variant; what does not fit is dropped and"
      " counted (`ShadowRequestsDropped`, namespace `Rehearsal`), where AWS tells no number. Adding or removing one by"
      " canary or linear is refused, as other variant names are."),
-    ("endpoints", "Serverless, asynchronous and multi-model endpoints are refused. A server that exits while it"
+    ("endpoints", "Multi-model endpoints are refused. A server that exits while it"
      " starts fails the deployment at once, where AWS tries again until the time limit."),
+    ("serverless endpoints", "One server process answers for all of a variant's concurrency: one cold start after"
+     " idling, not one for each concurrent request. It idles out after ten minutes (scaled; AWS does not say when)."
+     " MemorySizeInMB is recorded only."),
+    ("asynchronous endpoints", "A request that was being worked on when the rehearsal stopped is asked again; a"
+     " request's limits are never scaled. The inference response in a notification is refused; the platform's own log"
+     " (`data-log`) is not written."),
     ("rollouts", "A step of a canary or linear rollout switches on whole instances."),
     ("autoscaling", "Application Auto Scaling of a variant's number of instances by target tracking; step and scheduled"
      " scaling and other namespaces are refused. The service-linked role is made at the first registration, with AWS's"

@@ -91,10 +91,12 @@ class Cloud(Protocol):
         account: str = "",
         region: str = "",
         session: str = "rehearsal",
+        source: str = "",
     ) -> Any:
         """A boto3 client over loopback. With `role` it carries that role's session, assumed as the service
-        principal `by` (e.g. "glue.amazonaws.com"; the trust policy is evaluated, ServiceError AccessDenied
-        if it refuses). Without, it is AWS itself acting (root of `account`)."""
+        principal `by` (e.g. "glue.amazonaws.com") for the resource `source` (its ARN, in the trust policy's
+        aws:SourceArn; the policy is evaluated, ServiceError AccessDenied if it refuses). Without, it is AWS itself
+        acting (root of `account`)."""
 
     def environment(self, role: str, by: str, *, region: str = "", session: str = "rehearsal") -> dict[str, str]:
         """AWS_* variables for a process that runs under `role`: credentials, region and endpoint."""

@@ -22,12 +22,10 @@ def dashboard(scope: Construct, id: str, *, deployment: Deployment, variant: str
               alarms: Sequence[cloudwatch.CfnAlarm], condition: CfnCondition) -> cloudwatch.CfnDashboard:  # fmt: skip
     """The dashboard, named as the endpoint; a release shows where one fleet's line ends and another's begins."""
     stack, serving = Stack.of(scope), deployment.model.serving
-    limits = {found.metric: found.most for found in watched(serving.alarms)}
-    graphs = [_by_fleet(deployment, variant, "Requests by fleet: where lines meet, a release happened", "Invocations",
-                        "Sum"),
-              _releases(deployment),
+    limits = {found.metric: found.most for found in watched(serving)}
+    graphs = [_requests(deployment, variant), _releases(deployment),
               *(_by_fleet(deployment, variant, f"{found.metric} by fleet", found.metric, found.statistic,
-                          limits[found.metric]) for found in watched(serving.alarms))]  # fmt: skip
+                          limits[found.metric]) for found in watched(serving))]  # fmt: skip
     status = {"title": "Alarms of the live fleet", "alarms": [alarm.attr_arn for alarm in alarms]}
     told = (f"# {deployment.endpoint}\nLive version: `{package}`\n\nReleases are the executions of the state machine "
             f"that the stack {deployment.release_stack} puts out as `Reconciler`.")  # fmt: skip
@@ -47,6 +45,16 @@ def _releases(deployment: Deployment) -> dict[str, Any]:
              for metric, label in ((RELEASED, "runs"), (REJECTED, "was rejected"))]  # fmt: skip
     return {"title": "Releases: the version that runs, and those that were rejected", "view": "timeSeries",
             "metrics": lines, "period": PERIOD_SECONDS}  # fmt: skip
+
+
+def _requests(deployment: Deployment, variant: str) -> dict[str, Any]:
+    """An asynchronous endpoint's requests are no fleet's, but a queue's."""
+    if deployment.kind == "async":
+        backlog = [NAMESPACE, "ApproximateBacklogSize", "EndpointName", deployment.endpoint]
+        return {"title": "Requests that wait or are being worked on", "view": "timeSeries", "metrics": [backlog],
+                "stat": "Maximum", "period": PERIOD_SECONDS}  # fmt: skip
+    return _by_fleet(deployment, variant, "Requests by fleet: where lines meet, a release happened", "Invocations",
+                     "Sum")  # fmt: skip
 
 
 def _by_fleet(deployment: Deployment, variant: str, title: str, metric: str, statistic: str,

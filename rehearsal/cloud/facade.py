@@ -104,8 +104,9 @@ class EmbeddedCloud:
         account: str = "",
         region: str = "",
         session: str = "rehearsal",
+        source: str = "",
     ) -> Any:
-        who = self.roles.assume(role, by, session, region) if role else self.roles.root(account, region)
+        who = self.roles.assume(role, by, session, region, source) if role else self.roles.root(account, region)
         return self.signed(service, who)
 
     def signed(self, service: str, who: Credentials) -> Any:

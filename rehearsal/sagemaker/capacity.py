@@ -23,9 +23,14 @@ def desired(endpoint: Document, params: Params) -> dict[str, Document]:
                                f" {endpoint['EndpointName']}.")  # fmt: skip
         if asked.get("ServerlessUpdateConfig"):
             raise Unsupported(f"{name}: ServerlessUpdateConfig is not rehearsed")
+        serverless = bool(live[name].get("serverless"))
+        if serverless and "DesiredInstanceCount" in asked:
+            raise ServiceError("ValidationException", f"{name} is serverless: it has no DesiredInstanceCount")
         count = asked.get("DesiredInstanceCount", live[name]["count"])
-        if count < 1:
-            raise ServiceError("ValidationException", f"{name}: DesiredInstanceCount must be at least 1, not {count}")
+        least = 0 if serverless or (endpoint["live"] or {}).get("asynchronous") else 1
+        if count < least:
+            message = f"{name}: DesiredInstanceCount must be at least {least}, not {count}"
+            raise ServiceError("ValidationException", message)
         wanted[name] = {"count": count, "weight": asked.get("DesiredWeight", live[name]["weight"])}
     return wanted
 

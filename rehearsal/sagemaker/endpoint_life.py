@@ -18,6 +18,7 @@ from rehearsal.sagemaker.fleet import Fleet, Unhealthy, end_orphans
 from rehearsal.sagemaker.models import ENDPOINT
 from rehearsal.sagemaker.rollout import RolledBack, roll_out
 from rehearsal.sagemaker.router import Router
+from rehearsal.sagemaker.serverless import variant_kind
 from rehearsal.sagemaker.tags import Tags
 from rehearsal.sagemaker.traffic_policy import TrafficPolicy, traffic_policy
 from rehearsal.service import Cloud
@@ -176,6 +177,7 @@ class EndpointLife:
             endpoint["EndpointName"],
             owner(endpoint),
             deployment["config"],
+            variant_kind,
         )
         try:
             fleet.start(self._stopping)
@@ -187,6 +189,7 @@ class EndpointLife:
                 raise
             log.exception("endpoint %s could not be brought up", made)
             raise Unhealthy(f"{type(error).__name__}: {error}"[:1024]) from error
+        fleet.asynchronous = bool(deployment.get("asynchronous"))
         if capture := deployment.get("capture"):
             fleet.capture = Capture(capture, self._cloud, endpoint["EndpointName"], variants[0].role, owner(endpoint))
         return fleet

@@ -25,13 +25,16 @@ _DESCRIBED = (
 )
 
 
-def deployment(config: str, plans: list[VariantPlan], capture: Document | None) -> Document:
+def deployment(
+    config: str, plans: list[VariantPlan], capture: Document | None, asynchronous: Document | None
+) -> Document:
     """What an endpoint runs or is about to run."""
     return {
         "id": secrets.token_hex(6),
         "config": config,
         "plans": [asdict(plan) for plan in plans],
         "capture": capture,
+        "asynchronous": asynchronous,
         "since": time.time(),
     }
 
@@ -46,6 +49,7 @@ def described(endpoint: Document) -> Params:
     shown = {key: endpoint[key] for key in _DESCRIBED if key in endpoint}
     if endpoint["live"]:
         shown.update(_shown(endpoint["live"], endpoint.get("desired")))
+        shown["AsyncInferenceConfig"] = endpoint["live"].get("asynchronous")
     if endpoint["pending"]:
         shown["PendingDeploymentSummary"] = {
             "EndpointConfigName": endpoint["pending"]["config"],
@@ -104,12 +108,17 @@ def _variants(deployment: Document, desired: Document, *, shadow: bool, times: b
             ],
             "CurrentWeight": plan["weight"],
             "DesiredWeight": desired.get(plan["name"], plan)["weight"],
-            "CurrentInstanceCount": plan["count"],
-            "DesiredInstanceCount": desired.get(plan["name"], plan)["count"],
+            **_capacity(plan, desired.get(plan["name"], plan)),
         }
         for plan in deployment["plans"]
         if plan.get("shadow", False) is shadow
     ]
+
+
+def _capacity(plan: Document, desired: Document) -> Document:
+    if serverless := plan.get("serverless"):
+        return {"CurrentServerlessConfig": serverless, "DesiredServerlessConfig": serverless}
+    return {"CurrentInstanceCount": plan["count"], "DesiredInstanceCount": desired["count"]}
 
 
 def _iso(seconds: float) -> str:

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,10 @@ STOP_SECONDS = 35
 RESTART_SECONDS = 1.0
 SETTLE_SECONDS = 0.1
 """For a request that was just given to an instance to be counted as in flight there."""
+
+
+class Throttled(Exception):
+    """More requests at once than a variant may serve."""
 
 
 class Unhealthy(Exception):
@@ -69,6 +74,9 @@ class Instance:
 
 class Variant:
     """The instances of one production variant; one that dies is replaced, as SageMaker does."""
+
+    payload_bytes = 25 * 1024 * 1024
+    """SageMaker's limit for a real-time request (its API model still states the older 6 MiB)."""
 
     def __init__(self, plan: VariantPlan, model_dir: Path, cloud: Cloud, endpoint: str, caller: Caller) -> None:
         self.plan, self.instances = plan, list[Instance]()
@@ -108,6 +116,11 @@ class Variant:
         if fewer:
             _drain(fewer)
             _stop(fewer)
+
+    async def wake(self) -> float:
+        """Called for every request before an instance is chosen: the seconds that a cold start took, if there was
+        one; `Throttled` when the variant serves as many requests as it can."""
+        return 0.0
 
     def stop(self) -> None:
         """Ask every instance to finish what it serves and go; insist after the grace period."""
@@ -174,7 +187,7 @@ class Variant:
                     logs.write(text)
         self._cloud_forgets(instance)
         if not instance.stopping and self._served(instance):
-            self._replace(instance)
+            self._died(instance)
 
     def _open_log(self, instance: Instance) -> Logs:
         group, stream = f"/aws/sagemaker/Endpoints/{self._endpoint}", f"{self.plan.name}/{instance.id}"
@@ -187,7 +200,8 @@ class Variant:
     def _served(self, instance: Instance) -> bool:
         return not self._stopping.is_set() and instance in self.instances and self.in_service
 
-    def _replace(self, instance: Instance) -> None:
+    def _died(self, instance: Instance) -> None:
+        """Put another in its place."""
         log.warning("endpoint %s: instance %s died, replacing it", self._endpoint, instance.id)
         with self._changing:
             self.instances = [other for other in self.instances if other is not instance]
@@ -196,13 +210,13 @@ class Variant:
             while fresh.alive() and not fresh.healthy() and not self._stopping.wait(0.05):
                 pass
             if self._stopping.is_set():
-                _end(fresh)
+                end(fresh)
             if fresh.alive():
                 with self._changing:
                     if needed := len(self.instances) < self.plan.count:
                         self.instances = [*self.instances, fresh]
                 if not needed:  # it was scaled in meanwhile
-                    _end(fresh)
+                    end(fresh)
                 return
 
     def _cloud_forgets(self, instance: Instance) -> None:
@@ -221,10 +235,19 @@ class Fleet:
     """All variants of one endpoint configuration, serving or about to."""
 
     def __init__(
-        self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller, config: str
+        self,
+        plans: list[VariantPlan],
+        folder: Path,
+        cloud: Cloud,
+        endpoint: str,
+        caller: Caller,
+        config: str,
+        kind_of: Callable[[VariantPlan], type[Variant]] = lambda plan: Variant,
     ) -> None:
         self.folder, self.config, self.variants, self.shadows = folder, config, list[Variant](), list[Variant]()
+        self._kind_of = kind_of
         self.capture: Capture | None = None
+        self.asynchronous = False
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
     def start(self, give_up: threading.Event) -> None:
@@ -237,7 +260,7 @@ class Fleet:
             else:
                 model_dir = place / "model"
                 model_dir.mkdir(parents=True, exist_ok=True)
-            variant = Variant(plan, model_dir, self._cloud, self._endpoint, self._caller)
+            variant = self._kind_of(plan)(plan, model_dir, self._cloud, self._endpoint, self._caller)
             (self.shadows if plan.shadow else self.variants).append(variant)
         for variant in (*self.variants, *self.shadows):
             variant.launch()
@@ -309,7 +332,7 @@ def _drain(instances: list[Instance]) -> None:
 
 def _stop(instances: list[Instance]) -> None:
     for instance in instances:
-        _end(instance)
+        end(instance)
     deadline = time.monotonic() + STOP_SECONDS
     for instance in instances:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -320,7 +343,8 @@ def _stop(instances: list[Instance]) -> None:
             instance.follower.join()
 
 
-def _end(instance: Instance) -> None:
+def end(instance: Instance) -> None:
+    """Ask an instance to finish what it serves and go."""
     instance.stopping = True
     with contextlib.suppress(ProcessLookupError):
         instance.process.send_signal(signal.SIGTERM)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from rehearsal.application_autoscaling.records import DIMENSION, NAMESPACE, TARGET, resource_of, variant_of
+from rehearsal.sagemaker.async_inference import AsyncInference
 from rehearsal.sagemaker.capacity import deregistering, desired, must_keep_scaled, scaled_variants
 from rehearsal.sagemaker.endpoint_life import EndpointLife
 from rehearsal.sagemaker.endpoint_record import deployment, described, must_be_movable
@@ -16,6 +17,7 @@ from rehearsal.sagemaker.meter import Meter, Place
 from rehearsal.sagemaker.models import CONFIG, ENDPOINT, MODEL, Models, config_arn, endpoint_arn, model_arn
 from rehearsal.sagemaker.rollout import check_alarms
 from rehearsal.sagemaker.router import Router, endpoint_url
+from rehearsal.sagemaker.serverless import check_conversion
 from rehearsal.sagemaker.tags import Permissions, request_tags, tagging
 from rehearsal.sagemaker.traffic_policy import traffic_policy
 from rehearsal.sagemaker.variant_plan import VariantPlan, retained, variant_plan
@@ -57,6 +59,7 @@ class Hosting(Models):
         self.meter = Meter(cloud, self._scaled)
         self.router = Router(cloud.store, self.meter)
         self._life = EndpointLife(cloud, self.router, self)
+        self._queues = AsyncInference(cloud, self.router, self.meter)
 
     # -- the daemon's life --------------------------------------------------------------------------------
 
@@ -65,9 +68,11 @@ class Hosting(Models):
         self.router.start()
         self.meter.start()
         self._life.start()
+        self._queues.start()
 
     def stop(self) -> None:
         self._life.give_up()
+        self._queues.stop()
         self.router.stop()
         self.meter.stop()
         self._life.stop()
@@ -98,7 +103,7 @@ class Hosting(Models):
                     "account": caller.account,
                     "region": caller.region,
                     "live": None,
-                    "pending": deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
+                    "pending": self._deployment(caller, params, plans),
                 },
             )
             self.tag(made, params.get("Tags"))
@@ -130,6 +135,7 @@ class Hosting(Models):
         if params.get("RetainDeploymentConfig"):
             config = endpoint.get("LastDeploymentConfig")
         live = live_plans(endpoint["live"]) if endpoint["live"] else []
+        check_conversion(live, plans)
         check_alarms(self.cloud, traffic_policy(config, plans, live).alarms, plans[0].role, caller)
 
         def change(document: Document) -> None:
@@ -138,7 +144,7 @@ class Hosting(Models):
             document.update(
                 EndpointStatus="Updating",
                 LastModifiedTime=time.time(),
-                pending=deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
+                pending=self._deployment(caller, params, plans),
             )
             if config:
                 document["NextDeploymentConfig"] = config
@@ -225,7 +231,9 @@ class Hosting(Models):
     def _model(self, caller: Caller, variant: Document) -> Document:
         return self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
 
-    def _capture(self, caller: Caller, params: Params) -> Document | None:
-        config = self._config(caller, params["EndpointConfigName"])
+    def _deployment(self, caller: Caller, params: Params, plans: list[VariantPlan]) -> Document:
+        name = params["EndpointConfigName"]
+        config = self._config(caller, name)
         capture: Document = config.get("DataCaptureConfig") or {}
-        return capture if capture and capture.get("EnableCapture", True) else None
+        captures = capture if capture and capture.get("EnableCapture", True) else None
+        return deployment(name, plans, captures, config.get("AsyncInferenceConfig"))

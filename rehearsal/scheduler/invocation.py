@@ -151,9 +151,12 @@ _CALLS = {"lambda": _to_function, "states": _to_state_machine, "events": _to_bus
 
 
 def _client(cloud: Cloud, service: str, invocation: Params) -> Any:
-    region, name = invocation["schedule"].split(":")[3], invocation["schedule"].rpartition("/")[2]
+    place, group, name = invocation["schedule"].split("/")
+    # AWS names the group, not the schedule, as the source that a role may insist on.
+    source = f"{place.removesuffix(':schedule')}:schedule-group/{group}"
     # One session per schedule, not per invocation: a session has its own clients, which are kept.
-    return cloud.client(service, role=invocation["target"]["RoleArn"], by=PRINCIPAL, region=region, session=name[:64])
+    return cloud.client(service, role=invocation["target"]["RoleArn"], by=PRINCIPAL, region=place.split(":")[3],
+                        session=name[:64], source=source)  # fmt: skip
 
 
 def _input(invocation: Params) -> str:

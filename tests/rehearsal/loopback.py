@@ -60,6 +60,7 @@ class Loopback:
         account: str = "",
         region: str = "",
         session: str = "rehearsal",
+        source: str = "",
     ) -> Any:
         return boto3.client(
             service,
