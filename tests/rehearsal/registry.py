@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,15 +95,27 @@ class Registry:
         return not any(states.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]
                        for arn in machines)  # fmt: skip
 
-    def settle(self, version: int, status: str, environment: str = "production") -> None:
-        """Wait until that version is live there, has that status, and nothing runs any more."""
-        until(lambda: self.package(version)["ModelApprovalStatus"] == status)
-        until(lambda: self.live(environment) == version and self.rests())
+    def settle(self, version: int, status: str) -> None:
+        """Wait until that version is live everywhere, has that status, and nothing runs any more."""
+        everywhere = ("staging", "production")
+        self._until(lambda: self.package(version)["ModelApprovalStatus"] == status
+                    and all(self.live(environment) == version for environment in everywhere)
+                    and self.rests())  # fmt: skip
 
     def rejected(self, version: int) -> str:
         """Wait until a version was rejected and nothing runs any more; why."""
-        until(lambda: self.package(version)["ModelApprovalStatus"] == "Rejected" and self.rests())
+        self._until(lambda: self.package(version)["ModelApprovalStatus"] == "Rejected" and self.rests())
         return str(self.package(version)["ApprovalDescription"])
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        try:
+            until(condition)
+        except AssertionError:
+            found = self.at.client("sagemaker").list_model_packages(ModelPackageGroupName=GROUP)
+            packages = [self.package(row["ModelPackageVersion"]) for row in found["ModelPackageSummaryList"]]
+            told = [(one["ModelPackageVersion"], one["ModelApprovalStatus"], one.get("ApprovalDescription"))
+                    for one in packages]  # fmt: skip
+            raise AssertionError(f"live: {self.live('staging')}, {self.live()}; versions: {told}") from None
 
     def _put(self, key: str, content: bytes) -> str:
         s3 = self.at.client("s3")
