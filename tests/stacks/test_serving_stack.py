@@ -310,3 +310,14 @@ def test_an_asynchronous_endpoint_answers_into_its_environments_bucket_and_is_ro
     metrics = {alarm["MetricName"] for alarm in alarms(found).values()}
     assert metrics == {"Invocation4XXErrors", "Invocation5XXErrors", "ModelLatency"}, "all that SageMaker publishes"
     assert "/async/flight-delay/production/requests/" in json.dumps(found["Outputs"]["Requests"])
+
+
+def test_an_asynchronous_endpoint_scales_by_what_waits_for_each_instance() -> None:
+    found = template_of({"endpoint": "async", "scaling": {"backlog_per_instance": 7}})
+    policy = one(found, "AWS::ApplicationAutoScaling::ScalingPolicy")["Properties"]
+    tracked = policy["TargetTrackingScalingPolicyConfiguration"]
+    metric = tracked["CustomizedMetricSpecification"]
+
+    assert (tracked["TargetValue"], "PredefinedMetricSpecification" in tracked) == (7, False)
+    assert (metric["MetricName"], metric["Statistic"]) == ("ApproximateBacklogSizePerInstance", "Average")
+    assert metric["Dimensions"] == [{"Name": "EndpointName", "Value": "flight-delay-production"}]
