@@ -44,9 +44,10 @@ class EndpointScaling(Construct):
                 predefined_metric_type="SageMakerVariantInvocationsPerInstance"),
             customized_metric_specification=_backlog(deployment.endpoint) if queued else None,
             scale_out_cooldown=asked.grow_after_seconds, scale_in_cooldown=asked.shrink_after_seconds)  # fmt: skip
+        name = f"{deployment.endpoint}-{'backlog' if queued else 'invocations'}"
         made = policy(
-            self, "Policy", policy_name=f"{deployment.endpoint}-{'backlog' if queued else 'invocations'}",
-            policy_type="TargetTrackingScaling", scaling_target_id=target.ref, target_tracking_scaling_policy_configuration=tracking)  # fmt: skip
+            self, "Policy", policy_name=name, policy_type="TargetTrackingScaling", scaling_target_id=target.ref,
+            target_tracking_scaling_policy_configuration=tracking)  # fmt: skip
         made.cfn_options.condition = condition
 
 
