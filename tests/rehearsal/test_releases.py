@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -14,12 +15,14 @@ from rich.console import Console
 from rehearsal import server
 from rehearsal.assembly import deploy
 from rehearsal.landscape import survey
+from rehearsal.traffic import Tally, Traffic
 from tests.conftest import Assembly
 from tests.rehearsal.conftest import running
-from tests.rehearsal.registry import CRASHES, GROUP, MODEL, OTHER_SHAPE, Registry
+from tests.rehearsal.registry import CRASHES, GROUP, MODEL, OTHER_SHAPE, REQUEST, Registry
 from tests.rehearsal.serving import until
 
 STACK, ENDPOINT, TIME_SCALE = "FlightDelay-Serving-Production", f"{GROUP}-production", 120
+REQUESTS, RATE = 1000, 120
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,35 @@ def test_a_raised_minimum_takes_effect(registry: Registry) -> None:
     registry.settle(registry.register(instances=(3, 4), instance_type=kind), "Approved")
     until(lambda: instances(registry) == 3)
     assert [target["MinCapacity"] for target in targets(registry)] == [3]
+
+
+def test_no_request_fails_and_only_approved_versions_answer_while_versions_come_and_go(registry: Registry) -> None:
+    before, kind = registry.live(), parameters(registry)["InstanceType"]
+    with asking(registry) as rollout:
+        better = registry.register(instances=(2, 3), instance_type=kind)
+        registry.settle(better, "Approved")
+    with asking(registry) as refusal:
+        registry.register(status="Rejected", instance_type=kind)
+        until(registry.rests)
+    with asking(registry) as rollback:
+        registry.decide(better, "Rejected")
+        registry.settle(before, "Approved")
+    tallies = (rollout, refusal, rollback)
+    assert [(tally.failed, tally.errors[:3]) for tally in tallies] == [(0, [])] * 3
+    assert all(tally.sent >= REQUESTS for tally in tallies)
+    answered = [{int(arn.rpartition("/")[2]) for arn in tally.answers} for tally in tallies]
+    assert answered == [{before, better}, {better}, {before, better}]
+
+
+@contextmanager
+def asking(registry: Registry) -> Iterator[Tally]:
+    """At least REQUESTS requests to production, RATE of them a second, until the block has ended."""
+    made = endpoint(registry)["EndpointArn"]
+    tags = registry.at.client("sagemaker").list_tags(ResourceArn=made)["Tags"]
+    url = next(tag["Value"] for tag in tags if tag["Key"] == "rehearsal:url")
+    with Traffic(url, REQUEST.encode(), "application/json", per_second=RATE, workers=8) as tally:
+        yield tally
+        until(lambda: tally.sent >= REQUESTS)
 
 
 def test_a_version_whose_server_crashes_or_answers_in_another_shape_stops_in_staging(registry: Registry) -> None:
