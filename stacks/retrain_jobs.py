@@ -126,14 +126,15 @@ def _evaluation_resources(volume: str) -> str:
 def _evaluation_inputs(model: Model) -> str:
     inputs = {"code": _BUNDLE, "challenger": "$model_data", "sample": "$request.sample_request",
               "holdout": f"'s3://${{Data}}/features/{model.slug}/' & $run & '/holdout/'"}  # fmt: skip
-    always = ", ".join(_input(name, uri) for name, uri in inputs.items())
-    return f"$append([{always}], $champion = null ? [] : [{_input('champion', '$champion.model_data')}])"
+    always = ", ".join(processing_input(name, uri) for name, uri in inputs.items())
+    return f"$append([{always}], $champion = null ? [] : [{processing_input('champion', '$champion.model_data')}])"
 
 
-def _input(name: str, uri: str) -> str:
+def processing_input(name: str, uri: str, *, more: str = "", folder: str = "") -> str:
+    """JSONata: an input of a processing job; `more` and `folder` are what its name and place go on with."""
     how = "'S3DataType': 'S3Prefix', 'S3InputMode': 'File', 'S3DataDistributionType': 'FullyReplicated'"
-    return (f"{{'InputName': '{name}', 'S3Input': {{'S3Uri': {uri}, {how}, "
-            f"'LocalPath': '{OPT_ML}/processing/input/{name}'}}}}")  # fmt: skip
+    return (f"{{'InputName': '{name}'{more}, 'S3Input': {{'S3Uri': {uri}, {how}, "
+            f"'LocalPath': '{OPT_ML}/processing/input/{name}'{folder}}}}}")  # fmt: skip
 
 
 def _tags(model: Model) -> list[dict[str, str]]:

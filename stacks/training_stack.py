@@ -30,8 +30,8 @@ from stacks.tags import TRAINING, tag
 from stacks.training_roles import JobRoles, retrain_role
 
 GLUE_VERSION = "5.1"
-CONCURRENT_FEATURE_RUNS = 1
-"""The pipeline holds one retraining at a time."""
+CONCURRENT_FEATURE_RUNS = 2
+"""The pipeline holds one retraining at a time; the monitor labels new days meanwhile."""
 
 
 class TrainingStack(Stack):
