@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stacks.deployment import Deployment
-from stacks.release_steps import DONE, call
+from stacks.release_steps import call
 from stacks.states import State, expression
 
 NAMESPACE, RELEASED, REJECTED = "Pushline", "ReleasedVersion", "RejectedVersion"
@@ -16,11 +16,11 @@ def marked(deployment: Deployment, state: str, then: str) -> str:
     return state if deployment.guarded else then
 
 
-def marks(deployment: Deployment, failed: str) -> dict[str, State]:
+def marks(deployment: Deployment, then: str, failed: str) -> dict[str, State]:
     """The states that publish; a mark that is lost is no reason to fail."""
     if not deployment.guarded:
         return {}
-    return {MARK: _mark(deployment, RELEASED, DONE), MARK_REJECTED: _mark(deployment, REJECTED, failed)}
+    return {MARK: _mark(deployment, RELEASED, then), MARK_REJECTED: _mark(deployment, REJECTED, failed)}
 
 
 def _mark(deployment: Deployment, metric: str, then: str) -> State:
