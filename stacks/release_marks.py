@@ -11,14 +11,18 @@ MARK = "Mark the version that runs"
 MARK_REJECTED = "Mark the version that was rejected"
 
 
+def has_dashboard(deployment: Deployment) -> bool:
+    return deployment.guarded and deployment.has_endpoint
+
+
 def marked(deployment: Deployment, state: str, then: str) -> str:
     """`state` where there is a dashboard to mark it on, else what comes after it."""
-    return state if deployment.guarded else then
+    return state if has_dashboard(deployment) else then
 
 
 def marks(deployment: Deployment, then: str, failed: str) -> dict[str, State]:
     """The states that publish; a mark that is lost is no reason to fail."""
-    if not deployment.guarded:
+    if not has_dashboard(deployment):
         return {}
     return {MARK: _mark(deployment, RELEASED, then), MARK_REJECTED: _mark(deployment, REJECTED, failed)}
 

@@ -269,7 +269,9 @@ class World:
     def _put_metric_data(self, data: dict[str, Any]) -> dict[str, Any]:
         assert data["Namespace"] == "Pushline"
         of_releases = {"ReleasedVersion", "RejectedVersion"}
-        self.marks += [(one["MetricName"], one["Value"]) for one in data["MetricData"] if one["MetricName"] in of_releases]
+        self.marks += [
+            (one["MetricName"], one["Value"]) for one in data["MetricData"] if one["MetricName"] in of_releases
+        ]
         self.metrics += [one for one in data["MetricData"] if one["MetricName"] not in of_releases]
         return {}
 

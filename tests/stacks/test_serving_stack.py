@@ -321,3 +321,13 @@ def test_an_asynchronous_endpoint_scales_by_what_waits_for_each_instance() -> No
     assert (tracked["TargetValue"], "PredefinedMetricSpecification" in tracked) == (7, False)
     assert (metric["MetricName"], metric["Statistic"]) == ("ApproximateBacklogSizePerInstance", "Average")
     assert metric["Dimensions"] == [{"Name": "EndpointName", "Value": "flight-delay-production"}]
+
+
+def test_without_an_endpoint_there_is_nothing_that_costs_money() -> None:
+    found = template_of({"endpoint": "none"})
+
+    assert {resource["Type"] for resource in found["Resources"].values()} == {"AWS::SageMaker::Model"}
+    assert set(found["Parameters"]) == {"Image", "ModelDataUrl", "ModelPackageArn"}
+    assert one(found, "AWS::SageMaker::Model")["Properties"]["EnableNetworkIsolation"] is True
+    assert found["Outputs"]["LiveModel"]["Condition"] == "HasModel"
+    assert found["Outputs"]["Endpoint"]["Value"] == "none"
