@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from config.document import Invalid, Problem, read, validated
 from config.environments import Environment, Environments
+from config.network import Networks
 from config.section import Section
 
 PLATFORM_FILE = Path(__file__).with_name("platform.yaml")
@@ -107,6 +108,7 @@ class Settings(Section):
     retention: Retention = Retention()
     destroy_data: bool = False
     permissions_boundary: PermissionsBoundary | None = None
+    network: Networks = Networks()
     notifications: Notifications = Notifications()
 
     @property

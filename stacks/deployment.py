@@ -42,6 +42,11 @@ class Deployment:
         return self.kind in INSTANCE_KINDS
 
     @property
+    def in_a_network(self) -> bool:
+        """Whether the endpoint runs in its environment's VPC; SageMaker takes none for serverless endpoints."""
+        return self.on_instances
+
+    @property
     def traffic(self) -> Rollout:
         """How traffic moves to a new version."""
         return self.rollout or self.model.serving.rollout

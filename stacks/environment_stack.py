@@ -17,6 +17,7 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from config import Settings
+from stacks.network import Network
 from stacks.tags import SHARED, tag
 
 UNFINISHED_UPLOAD_DAYS = 7
@@ -29,6 +30,9 @@ SERVICES_THAT_NOTIFY = ("events", "cloudwatch")
 
 class EnvironmentStack(Stack):
     """The key, the bucket of access logs and the notifications topic of one environment."""
+
+    network: Network | None = None
+    """Where its jobs and endpoints run; a stack of its own, which logs under this one's key."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, environment: str, **stack: Any) -> None:
         super().__init__(scope, id, **stack)

@@ -15,6 +15,7 @@ from stacks.environment_stack import ANSWERS, CAPTURE, ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.instance_types import has_local_storage
+from stacks.network import Network, enter_for_sagemaker, within
 from stacks.permissions import (
     allow,
     arn,
@@ -55,7 +56,7 @@ class ReleaseRoles(Construct):
         return [
             read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
             read_with_key(self._foundation.key), use_key(self._environment.key), *image.pull, *self._keep_traffic(),
-            *self._see_alarms(),
+            *self._see_alarms(), *enter_for_sagemaker(self, self._network),
             allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
             allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:*"),
             allow("cloudwatch:PutMetricData", on="*", when=namespace),
@@ -79,7 +80,7 @@ class ReleaseRoles(Construct):
         """What CloudFormation may do when the reconciler updates the serving stack, and nothing else."""
         endpoint, models, configs = self._endpoint, self._named("model"), self._named("endpoint-config")
         isolated = {} if self._deployment.kind == "serverless" else {"Bool": {"sagemaker:NetworkIsolation": "true"}}
-        yield allow("sagemaker:CreateModel", on=models, when=isolated)
+        yield allow("sagemaker:CreateModel", on=models, when=within(self._network, isolated))
         yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=models)
         yield from self._create_endpoint_config(configs)
         yield allow("sagemaker:DescribeEndpointConfig", "sagemaker:DeleteEndpointConfig", on=configs)
@@ -172,6 +173,10 @@ class ReleaseRoles(Construct):
         yield allow("cloudformation:UpdateStack", on=stack,
                     when={"StringEquals": {"cloudformation:RoleArn": self.update.role_arn}})  # fmt: skip
         yield pass_role(self.update, "cloudformation")
+
+    @property
+    def _network(self) -> Network | None:
+        return self._environment.network if self._deployment.in_a_network else None
 
     @property
     def _alarms(self) -> str:

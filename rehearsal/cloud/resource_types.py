@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from rehearsal.cloud.network_types import network_types
 from rehearsal.service import Cloud, Params, Provisioned, ResourceType, Stack, Unsupported
 
 
@@ -55,6 +56,7 @@ class NotScaled(ResourceType):
 def lacking(cloud: Cloud) -> dict[str, ResourceType]:
     """The types by name."""
     return {
+        **network_types(cloud),
         "AWS::Glue::SecurityConfiguration": GlueSecurityConfiguration(cloud),
         "AWS::ApplicationAutoScaling::ScalableTarget": NotScaled(),
         "AWS::ApplicationAutoScaling::ScalingPolicy": NotScaled(),
