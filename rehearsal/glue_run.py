@@ -102,7 +102,7 @@ class GlueRun:
     def execute(self, begun: Callable[[Child], None], asked: Callable[[], bool], minute: float) -> Outcome:
         """Run to the end. `begun` is told the process; a stop that was `asked` for before that ends the run."""
         for connection in self._run["Connections"]:
-            check_for_glue(self._cloud, connection, self._run["Role"], self._run["Id"][:64], self._caller)
+            check_for_glue(self._cloud, connection, self._run["Role"], self._caller)
         script = self._prepare()
         self._data.mkdir(parents=True, exist_ok=True)
         before = self._snapshot()

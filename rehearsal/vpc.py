@@ -40,9 +40,9 @@ def check_for_sagemaker(cloud: Cloud, vpc: Params | None, role: str, caller: Cal
         raise ServiceError("ValidationException", f"Invalid VpcConfig for the role {role}: {error}") from None
 
 
-def check_for_glue(cloud: Cloud, connection: str, role: str, session: str, caller: Caller) -> None:
+def check_for_glue(cloud: Cloud, connection: str, role: str, caller: Caller) -> None:
     """NoWayIn unless `role` can put a job's workers into the subnet of a connection, as Glue demands it to be."""
-    physical = _connection(cloud, connection, role, session, caller)
+    physical = _connection(cloud, connection, role, caller)
     subnet, groups = physical.get("SubnetId", ""), physical.get("SecurityGroupIdList") or []
     joined = _Joined(cloud, role, GLUE, caller, [subnet], groups)
     joined.enter(_GLUES_LOOKS)
@@ -60,11 +60,11 @@ def check_for_glue(cloud: Cloud, connection: str, role: str, session: str, calle
         )
 
 
-def _connection(cloud: Cloud, name: str, role: str, session: str, caller: Caller) -> Params:
-    glue = cloud.client("glue", role=role, by=GLUE, account=caller.account, region=caller.region, session=session)
+def _connection(cloud: Cloud, name: str, role: str, caller: Caller) -> Params:
     for resource in ("catalog", f"connection/{name}"):
         cloud.authorize(role, GLUE, Permission("glue:GetConnection", arn("glue", caller, resource)), caller)
     try:
+        glue = cloud.client("glue", account=caller.account, region=caller.region)
         found: Params = glue.get_connection(Name=name)["Connection"]
     except ClientError as error:
         raise NoWayIn(error.response["Error"]["Message"]) from None
