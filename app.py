@@ -26,7 +26,7 @@ def main() -> None:
         settings=settings,
         foundation=environments.foundation,
         env=environments.training,
-    ).repository
+    )
     for model in models:
         model_stacks(app, model, settings=settings, environments=environments, repository=repository)
     app.synth()

@@ -93,6 +93,14 @@ class Retention(Section):
     """How long an overwritten or deleted object can be restored."""
 
 
+class Retraining(Section):
+    """What no storm of triggers gets past, for each model: `start_retraining` defers what is too much."""
+
+    maximum_per_day: Annotated[int, Field(ge=1, le=1000)] = 20
+    settling_minutes: Annotated[int, Field(ge=1, le=60)] = 15
+    longest_wait_hours: Annotated[int, Field(ge=1, le=48)] = 6
+
+
 class Notifications(Section):
     """Who is told about failures and waiting approvals."""
 
@@ -106,6 +114,7 @@ class Settings(Section):
     environments: Environments = Environments()
     guardrails: Guardrails
     retention: Retention = Retention()
+    retraining: Retraining = Retraining()
     destroy_data: bool = False
     permissions_boundary: PermissionsBoundary | None = None
     network: Networks = Networks()

@@ -21,6 +21,7 @@ from rehearsal.approval import APPROVED, REJECTED, set_approval
 from rehearsal.connection import NotRunning, clients, connect, repository_url, running
 from rehearsal.landscape import NotDeployed, survey
 from rehearsal.service import ServiceError
+from rehearsal.triggers import NotRetrained, by_hand
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 _LOG_WIDTH = None if sys.stderr.isatty() else 160
@@ -41,6 +42,7 @@ _EXPLAINED = (
     arrivals.NoSampleData,
     log_reader.NoLog,
     predictions.NoPrediction,
+    NotRetrained,
     assembly.DeployFailed,
     state.Unusable,
     ServiceError,
@@ -121,6 +123,22 @@ def remote(state_dir: StateDir = STATE_DIR) -> None:
 
 
 @app.command()
+def retrain(
+    model: str,
+    reason: Annotated[str, typer.Option()] = "asked for by hand",
+    as_of: Annotated[str, typer.Option("--as-of", help="Newest day to train on, YYYY-MM-DD; default the newest.")] = "",
+    state_dir: StateDir = STATE_DIR,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a retraining by hand; it starts, or waits within the budget."""
+    decision = by_hand(*connect(state_dir), model, reason, as_of)
+    if as_json:
+        print(json.dumps(decision))
+        return
+    console.print(f"{model}: {decision['decision']}: {decision['reason']}", highlight=False, markup=False)
+
+
+@app.command()
 def wait(
     model: Annotated[list[str] | None, typer.Option(help="Only this model; may be repeated.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds.")] = 3600,
@@ -139,7 +157,7 @@ def wait(
 
 @app.command(name="status")
 def show_status(state_dir: StateDir = STATE_DIR, as_json: AsJson = False) -> None:
-    """Pipelines, executions, releases, model packages, endpoints."""
+    """Triggers, pipelines, model packages, releases, endpoints."""
     document = status.report(*connect(state_dir))
     _print(document, as_json, status.tables)
 

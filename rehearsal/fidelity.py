@@ -30,17 +30,33 @@ NOT_AS_IN_AWS = (
     ("shadow variants", "Copies wait in a line of at most 100 for each shadow variant; what does not fit is dropped and"
      " counted (`ShadowRequestsDropped`, namespace `Rehearsal`), where AWS tells no number. Adding or removing one by"
      " canary or linear is refused, as other variant names are."),
-    ("endpoints", "Serverless, asynchronous and multi-model endpoints are refused. A server that exits while it"
+    ("endpoints", "Multi-model endpoints are refused. A server that exits while it"
      " starts fails the deployment at once, where AWS tries again until the time limit."),
+    ("serverless endpoints", "One server process answers for all of a variant's concurrency: one cold start after"
+     " idling, not one for each concurrent request. It idles out after ten minutes (scaled; AWS does not say when)."
+     " MemorySizeInMB is recorded only."),
+    ("asynchronous endpoints", "A request that was being worked on when the rehearsal stopped is asked again; a"
+     " request's limits are never scaled. The inference response in a notification is refused; the platform's own log"
+     " (`data-log`) is not written."),
     ("rollouts", "A step of a canary or linear rollout switches on whole instances."),
-    ("autoscaling", "Refused when a stack's condition asks for it; the types may stand in a template."),
+    ("autoscaling", "Application Auto Scaling of a variant's number of instances by target tracking; step and scheduled"
+     " scaling and other namespaces are refused. The service-linked role is made at the first registration, with AWS's"
+     " own policy, and makes every change; metrics are read as AWS itself. AWS does not say how it computes a number of"
+     " instances: here it is the metric's share of the target, the newest value to grow, the highest of fifteen to"
+     " shrink. A minute of `--time-scale` is one of the invocations a minute that a policy asks for."),
     ("alarms", "Evaluated by the rehearsal (dimensions, M of N, missing data, percentiles); metric math and anomaly"
      " detection are refused."),
     ("CloudFormation's service role", "Enforced for the types listed below; other types are provisioned in-process."),
     ("IAM", "Of AWS's managed policies only AdministratorAccess allows anything."),
     ("Step Functions", "`TimeoutSeconds` as an expression is refused; `MaxDelaySeconds` and jitter are ignored;"
      " execution logs are not written to CloudWatch."),
-    ("EventBridge Scheduler", "ministack's own, on its tick."),
+    ("EventBridge Scheduler", "A schedule's time runs `--time-scale` times as fast from when it was made or changed, to"
+     " the second; one that was due while the rehearsal was down fires once at the next start, other times that passed"
+     " are left out. An invocation that a kill interrupts is repeated. A flexible window opens with its invocation; the"
+     " key of a schedule is recorded only. Targets are functions, state machines and event buses; others, universal"
+     " targets too, are refused."),
+    ("Lambda", "Asynchronous events wait in one queue, eight run at a time; what is throttled waits up to six hours,"
+     " what failed is tried twice more. An event on its way when the rehearsal is killed is lost."),
     ("git", "Pushes and pulls authenticate as one local user; GitPull and GitPush are not IAM-checked. GetDifferences"
      " reports a rename as a deletion and an addition."),
     ("builds", "Docker, secrets, report groups and batch builds are refused by their key."),

@@ -25,6 +25,8 @@ class ModelParts:
     endpoints: dict[str, str] = field(default_factory=dict)
     reconcilers: dict[str, str] = field(default_factory=dict)
     serving_stacks: dict[str, str] = field(default_factory=dict)
+    requests: dict[str, str] = field(default_factory=dict)
+    """Where an asynchronous endpoint reads what it is asked, an s3:// prefix."""
 
     @property
     def environments(self) -> list[str]:
@@ -33,10 +35,13 @@ class ModelParts:
 
 @dataclass
 class Landscape:
-    """Everything deployed: `models` by name, the `repository`'s name ("" if none)."""
+    """Everything deployed: `models` by name, the `repository`'s name, the function `start_retraining` and its log group
+    ("" if none)."""
 
     models: dict[str, ModelParts]
     repository: str = ""
+    start_retraining: str = ""
+    start_retraining_log: str = ""
 
     def model(self, name: str) -> ModelParts:
         if name not in self.models:
@@ -64,6 +69,8 @@ def survey(client_of: ClientOf) -> Landscape:
 
 def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> None:
     landscape.repository = outputs.get("Repository", landscape.repository)
+    landscape.start_retraining = outputs.get("StartRetraining", landscape.start_retraining)
+    landscape.start_retraining_log = outputs.get("StartRetrainingLog", landscape.start_retraining_log)
     name = outputs.get("Model")
     if name is None:
         return
@@ -75,6 +82,8 @@ def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> Non
         if endpoint := outputs.get("Endpoint"):
             parts.endpoints[environment] = endpoint
             parts.serving_stacks[environment] = stack_name
+        if requests := outputs.get("Requests"):
+            parts.requests[environment] = requests
         if reconciler := outputs.get("Reconciler"):
             parts.reconcilers[environment] = reconciler
 

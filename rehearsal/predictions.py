@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from botocore.exceptions import ClientError
 from rehearsal import status
 from rehearsal.landscape import ClientOf, Landscape
 
+ANSWER_SECONDS, POLL_SECONDS = 120, 0.2
+"""How long an asynchronous endpoint may take here to answer."""
 _CONTENT_TYPES = {".json": "application/json", ".csv": "text/csv"}
 
 
@@ -59,16 +63,15 @@ def live_version(
 def predict(
     client_of: ClientOf, landscape: Landscape, model: str, environment: str, payload: Payload | None
 ) -> dict[str, Any]:
-    """InvokeEndpoint; {"model", "environment", "version", "commit", "prediction"}."""
+    """Ask and wait for the answer; {"model", "environment", "version", "commit", "prediction"}."""
     endpoint, package = live_version(client_of, landscape, model, environment)
     payload = payload or sample_payload(client_of, package["metadata"])
+    requests = landscape.model(model).requests.get(environment)
     try:
-        answer = client_of("sagemaker-runtime").invoke_endpoint(
-            EndpointName=endpoint["name"],
-            ContentType=payload.content_type,
-            Accept="application/json",
-            Body=payload.body,
-        )
+        if requests:
+            answer = _answer_of_queue(client_of, endpoint["name"], requests, payload)
+        else:
+            answer = _answer(client_of, endpoint["name"], payload)
     except ClientError as error:
         raise NoPrediction(f"{endpoint['name']} refused: {error.response['Error']['Message']}") from None
     return {
@@ -76,5 +79,45 @@ def predict(
         "environment": environment,
         "version": endpoint["version"],
         "commit": endpoint["commit"],
-        "prediction": answer["Body"].read().decode().strip(),
+        "prediction": answer.decode().strip(),
     }
+
+
+def _answer(client_of: ClientOf, endpoint: str, payload: Payload) -> bytes:
+    answer = client_of("sagemaker-runtime").invoke_endpoint(
+        EndpointName=endpoint, ContentType=payload.content_type, Accept="application/json", Body=payload.body
+    )
+    return bytes(answer["Body"].read())
+
+
+def _answer_of_queue(client_of: ClientOf, endpoint: str, requests: str, payload: Payload) -> bytes:
+    """Put the payload where the endpoint reads, and wait for what it writes."""
+    place = f"{requests}{uuid.uuid4()}"
+    bucket, key = _object(place)
+    client_of("s3").put_object(Bucket=bucket, Key=key, Body=payload.body, ContentType=payload.content_type)
+    accepted = client_of("sagemaker-runtime").invoke_endpoint_async(
+        EndpointName=endpoint, ContentType=payload.content_type, Accept="application/json", InputLocation=place
+    )
+    deadline = time.monotonic() + ANSWER_SECONDS
+    while time.monotonic() < deadline:
+        if (answer := _content(client_of, accepted["OutputLocation"])) is not None:
+            return answer
+        if (failure := _content(client_of, accepted["FailureLocation"])) is not None:
+            raise NoPrediction(f"{endpoint} failed: {failure.decode(errors='replace').strip()}")
+        time.sleep(POLL_SECONDS)
+    raise NoPrediction(f"{endpoint}: no answer after {ANSWER_SECONDS} s at {accepted['OutputLocation']}")
+
+
+def _content(client_of: ClientOf, place: str) -> bytes | None:
+    bucket, key = _object(place)
+    try:
+        return bytes(client_of("s3").get_object(Bucket=bucket, Key=key)["Body"].read())
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "NoSuchKey":
+            return None
+        raise
+
+
+def _object(uri: str) -> tuple[str, str]:
+    place = urlparse(uri)
+    return place.netloc, place.path.lstrip("/")

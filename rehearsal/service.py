@@ -91,10 +91,12 @@ class Cloud(Protocol):
         account: str = "",
         region: str = "",
         session: str = "rehearsal",
+        source: str = "",
     ) -> Any:
         """A boto3 client over loopback. With `role` it carries that role's session, assumed as the service
-        principal `by` (e.g. "glue.amazonaws.com"; the trust policy is evaluated, ServiceError AccessDenied
-        if it refuses). Without, it is AWS itself acting (root of `account`)."""
+        principal `by` (e.g. "glue.amazonaws.com") for the resource `source` (its ARN, in the trust policy's
+        aws:SourceArn; the policy is evaluated, ServiceError AccessDenied if it refuses). Without, it is AWS itself
+        acting (root of `account`)."""
 
     def environment(self, role: str, by: str, *, region: str = "", session: str = "rehearsal") -> dict[str, str]:
         """AWS_* variables for a process that runs under `role`: credentials, region and endpoint."""
@@ -193,7 +195,9 @@ class Service:
         return callable(getattr(self, xform_name(operation), None))
 
     def parse(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str, Params]:
-        """(operation, parameters) of a request in the JSON protocol; override for REST services."""
+        """(operation, parameters) of a request in the JSON protocol; override for REST services.
+
+        `path` is as it was sent, with its query string if there is one."""
         operation = headers.get("x-amz-target", "").rpartition(".")[2]
         try:
             params = json.loads(body or b"{}")

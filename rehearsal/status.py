@@ -13,10 +13,12 @@ from rich.console import Group
 from rich.table import Table
 
 from rehearsal.landscape import ClientOf, Landscape, ModelParts
+from rehearsal.triggers import triggers
 
 SCHEMA = 1
 Row = dict[str, Any]
 _REASON_LINES = 6
+_NEWEST_TRIGGERS = 20
 _COLOUR = {
     "Succeeded": "green",
     "SUCCEEDED": "green",
@@ -29,6 +31,10 @@ _COLOUR = {
     "InProgress": "cyan",
     "RUNNING": "cyan",
     "PendingManualApproval": "cyan",
+    "start": "green",
+    "defer": "cyan",
+    "ignore": "yellow",
+    "failed": "red",
 }
 
 
@@ -40,6 +46,7 @@ def report(client_of: ClientOf, landscape: Landscape) -> Row:
         "model_packages": sorted(packages, key=lambda row: (row["created"], row["version"]), reverse=True),
         "releases": _newest(row for parts in landscape.models.values() for row in releases(client_of, parts)),
         "endpoints": [row for parts in landscape.models.values() for row in endpoints(client_of, parts, packages)],
+        "triggers": triggers(client_of, landscape.start_retraining_log),
         "schema": SCHEMA,
     }
 
@@ -211,6 +218,11 @@ def tables(document: Row) -> Group:
     """The report for people."""
     return Group(
         _table(
+            "Triggers",
+            document["triggers"][:_NEWEST_TRIGGERS],
+            ("time", "trigger", "model", "decision", "count", "reason"),
+        ),
+        _table(
             "Pipelines", document["pipelines"], ("model", "execution", "status", "trigger", "commit", "stage", "reason")
         ),
         _table(
@@ -238,11 +250,13 @@ def _table(title: str, rows: list[Row], columns: tuple[str, ...]) -> Table:
 def _cell(column: str, value: Any) -> str:
     if value is None:
         return ""
+    if column == "time":
+        return str(value)[:19].replace("T", " ")
     text = str(value)[:8] if column in ("commit", "execution") else str(value)
     if column == "reason":
         # A build's message quotes its whole command first; what went wrong comes last.
         text = "\n".join(text.rpartition("Reason: ")[2].splitlines()[-_REASON_LINES:])
-    colour = _COLOUR.get(text) if column in ("status", "approval_status") else None
+    colour = _COLOUR.get(text) if column in ("status", "approval_status", "decision") else None
     return f"[{colour}]{text}[/]" if colour else text.replace("[", r"\[")
 
 

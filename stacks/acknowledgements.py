@@ -41,6 +41,8 @@ TABLE = (
              "Python 3.11 is the platform's one version, the feature jobs' too; the rehearsal runs the same"),
     Accepted(r"Pushline-Repository/StartRetrainingRole/.*", _resource(r"[^*]*:[a-z0-9-]+-\*"),
              "the pipelines of this project; naming each would make this stack grow with the models"),
+    Accepted(r"Pushline-Repository/StartRetrainingRole/.*", _resource(r"[^*]*:schedule/<Schedules>/\*"),
+             "deferred requests get a one-time schedule each, in the group that is for them"),
     Accepted(r".*-Training/.*", _resource(r"[^*]*/(raw|features|bundles|training|evaluation|lineage)/[a-z0-9_-]+/\*"),
              BELOW_A_PREFIX),
     Accepted(r".*-Training/Delivery/.*", _resource(r"[^*]*PipelineStore[^*]*/[a-z0-9-]+/\*"), BELOW_A_PREFIX),

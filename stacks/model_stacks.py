@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from aws_cdk import App
-from aws_cdk import aws_codecommit as codecommit
 
 from config import Settings
 from contract import Model
 from stacks.deployment import Deployment, deployments
 from stacks.environments import Environments
 from stacks.release_stack import ReleaseStack
+from stacks.repository_stack import RepositoryStack
 from stacks.serving_stack import ServingStack
 from stacks.training_stack import TrainingStack
 
 
 def model_stacks(app: App, model: Model, *, settings: Settings, environments: Environments,
-                 repository: codecommit.IRepository) -> None:  # fmt: skip
+                 repository: RepositoryStack) -> None:  # fmt: skip
     """Every stack of `model`."""
     TrainingStack(app, f"{model.title}-Training", settings=settings, model=model, repository=repository,
                   foundation=environments.foundation, env=environments.training)  # fmt: skip

@@ -68,7 +68,8 @@ class ReleaseRoles(Construct):
         if self._deployment.captures:
             yield write_objects(traffic, f"{CAPTURE}{place}/*")
         if self._deployment.kind == "async":
-            yield write_objects(traffic, f"{ANSWERS}{place}/*")
+            yield write_objects(traffic, f"{ANSWERS}{place}/answers/*", f"{ANSWERS}{place}/failures/*")
+            yield read_objects(traffic, f"{ANSWERS}{place}/requests/*")
             yield read_objects(self._foundation.artifacts, f"bundles/{self._deployment.model.slug}/*")
 
     def _see_alarms(self) -> Iterable[iam.PolicyStatement]:

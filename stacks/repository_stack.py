@@ -1,4 +1,4 @@
-"""Hops 1 and 2 of a push: the repository, and the function that starts the pipelines of the models it touches.
+"""Hops 1 and 2 of a push: the repository, and the one door to retraining behind every trigger.
 
 Next hop: the model's pipeline (`stacks/training_stack.py`), started by `lambdas/start_retraining/`.
 """
@@ -14,7 +14,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
+from aws_cdk import aws_scheduler as scheduler
 from constructs import Construct
 
 from config import Settings
@@ -22,29 +22,41 @@ from stacks.foundation_stack import FoundationStack
 from stacks.log_group import log_group
 from stacks.names import any_pipeline_name
 from stacks.outputs import publish
-from stacks.permissions import allow, arn, role, use_key, write_log
+from stacks.permissions import allow, arn, list_objects, pass_role, role, use_key, write_log
 from stacks.tags import SHARED, TRAINING, tag
 
 BRANCH = "main"
+RAW_DATA = "raw/"
+"""Where new data lands, in the data bucket: `raw/<model>/dt=YYYY-MM-DD/`."""
 ROOT = Path(__file__).parents[1]
-TIMEOUT = Duration.minutes(2)
+TIMEOUT = Duration.minutes(5)
+"""A push to code that all models share starts all their pipelines, one after the other."""
 MEMORY_MB = 256
 RETRIES = 2
 """Lambda's own, minutes apart, after the calls' own retries."""
 
 
 class RepositoryStack(Stack):
-    """The repository `pushline`, and `start_retraining` behind the rule on its branch."""
+    """The repository, and `start_retraining` behind the rules on its branch, on raw data and on drift alarms."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, foundation: FoundationStack,
                  **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
         self._settings, self._foundation = settings, foundation
         self.repository = self._repository()
+        self.schedules = scheduler.CfnScheduleGroup(self, "Schedules")
+        self.schedule_role = self._schedule_role()
+        self._log = log_group(self, "StartRetrainingLog", settings=settings, environment=foundation)
         self.start_retraining = self._start_retraining()
+        self._tell_failures()
+        self._let_schedules_invoke()
         self._route_pushes()
+        self._route_new_data()
+        self._route_drift()
         tag(self, model=SHARED, environment=TRAINING)
-        publish(self, {"Repository": self.repository.repository_name})
+        publish(self, {"Repository": self.repository.repository_name,
+                       "StartRetraining": self.start_retraining.function_name,
+                       "StartRetrainingLog": self._log.log_group_name})  # fmt: skip
 
     def _repository(self) -> codecommit.Repository:
         # People clone it by name, so it has one. It stays under CodeCommit's own key: with ours, everybody who pushes
@@ -55,43 +67,65 @@ class RepositoryStack(Stack):
         return repository
 
     def _start_retraining(self) -> lambda_.Function:
-        log = log_group(self, "StartRetrainingLog", settings=self._settings, environment=self._foundation)
         function = lambda_.Function(
             self, "StartRetraining", runtime=lambda_.Runtime.PYTHON_3_11, timeout=TIMEOUT, memory_size=MEMORY_MB,
-            handler="lambdas.start_retraining.handler.handle", code=_code(), log_group=log, role=self._role(log),
-            description="Decides which models a push touches and starts their pipelines",
-            environment={"REPOSITORY_ARN": self.repository.repository_arn, "BRANCH": BRANCH,
-                         "MODELS_PATH": f"/{self._settings.project}/models"})  # fmt: skip
-        self._tell_failures(function)
+            handler="lambdas.start_retraining.handler.handle", code=_code(), log_group=self._log, role=self._role(),
+            description="The one door to retraining: starts, defers or ignores what push, schedule, data and drift ask",
+            environment=self._environment())  # fmt: skip
         # The role's one policy is inline: naming it says all, and the CDK's explicit dependency nothing more.
         resource = function.node.default_child
         assert isinstance(resource, lambda_.CfnFunction)
         resource.add_deletion_override("DependsOn")
         return function
 
-    def _role(self, log: logs.ILogGroup) -> iam.Role:
+    def _environment(self) -> dict[str, str]:
+        limits = self._settings.retraining
+        return {
+            "REPOSITORY_ARN": self.repository.repository_arn, "BRANCH": BRANCH,
+            "DATA": self._foundation.data.bucket_name, "MODELS_PATH": f"/{self._settings.project}/models",
+            "TOPIC": self._foundation.notifications.topic_arn,
+            "SCHEDULE_GROUP": self.schedules.ref, "SCHEDULE_ROLE": self.schedule_role.role_arn,
+            "MAXIMUM_PER_DAY": str(limits.maximum_per_day), "SETTLING_MINUTES": str(limits.settling_minutes),
+            "LONGEST_WAIT_HOURS": str(limits.longest_wait_hours),
+        }  # fmt: skip
+
+    def _role(self) -> iam.Role:
+        pipelines = arn(self, "codepipeline", any_pipeline_name(self._settings))
         return role(self, "StartRetrainingRole", iam.ServicePrincipal("lambda.amazonaws.com"), statements=[
-            allow("codecommit:GetCommit", "codecommit:GetDifferences", on=self.repository.repository_arn),
+            allow("codecommit:GetBranch", "codecommit:GetCommit", "codecommit:GetDifferences", "codecommit:GetFolder",
+                  on=self.repository.repository_arn),
             allow("ssm:GetParametersByPath", on=arn(self, "ssm", f"parameter/{self._settings.project}/models")),
-            allow("codepipeline:StartPipelineExecution",
-                  on=arn(self, "codepipeline", any_pipeline_name(self._settings))),
-            write_log(log),
+            allow("codepipeline:StartPipelineExecution", "codepipeline:ListPipelineExecutions",
+                  "codepipeline:GetPipelineExecution", "codepipeline:ListActionExecutions", on=pipelines),
+            allow("scheduler:CreateSchedule", "scheduler:GetSchedule",
+                  on=arn(self, "scheduler", f"schedule/{self.schedules.ref}/*")),
+            pass_role(self.schedule_role, "scheduler"),
+            list_objects(self._foundation.data, f"{RAW_DATA}*"),
+            write_log(self._log),
             allow("sns:Publish", on=self._foundation.notifications.topic_arn), use_key(self._foundation.key),
         ])  # fmt: skip
 
-    def _tell_failures(self, function: lambda_.Function) -> None:
-        """After Lambda's own retries a lost push is told, with the event to invoke the function with again."""
-        on_failure = lambda_.CfnEventInvokeConfig.OnFailureProperty(
-            destination=self._foundation.notifications.topic_arn
-        )
+    def _schedule_role(self) -> iam.Role:
+        """What the models' schedules and the deferred requests invoke the function with."""
+        group = {"StringEquals": {"aws:SourceAccount": self.account}, "ArnEquals": {
+            "aws:SourceArn": self.schedules.attr_arn}}  # fmt: skip
+        principal = iam.ServicePrincipal("scheduler.amazonaws.com", conditions=group)
+        return role(self, "ScheduleRole", principal, statements=[])
+
+    def _let_schedules_invoke(self) -> None:
+        # Apart from the role, which the function needs to know before it exists.
+        invoke = allow("lambda:InvokeFunction", on=self.start_retraining.function_arn)
+        iam.Policy(self, "ScheduleRolePolicy", roles=[self.schedule_role], statements=[invoke])
+
+    def _tell_failures(self) -> None:
+        """After Lambda's own retries a lost event is told, to invoke the function with again."""
+        topic = self._foundation.notifications.topic_arn
+        on_failure = lambda_.CfnEventInvokeConfig.OnFailureProperty(destination=topic)
         lambda_.CfnEventInvokeConfig(
-            self,
-            "StartRetrainingRetries",
-            function_name=function.function_name,
-            qualifier="$LATEST",
+            self, "StartRetrainingRetries", function_name=self.start_retraining.function_name, qualifier="$LATEST",
             maximum_retry_attempts=RETRIES,
-            destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(on_failure=on_failure),
-        )
+            destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
+                on_failure=on_failure))  # fmt: skip
 
     def _route_pushes(self) -> None:
         pattern = events.EventPattern(
@@ -99,7 +133,23 @@ class RepositoryStack(Stack):
             resources=[self.repository.repository_arn],
             detail={"event": ["referenceCreated", "referenceUpdated"], "referenceType": ["branch"],
                     "referenceName": [BRANCH]})  # fmt: skip
-        events.Rule(self, "Push", event_pattern=pattern, description=f"A push to {BRANCH} retrains what it touches",
+        self._rule("Push", pattern, f"A push to {BRANCH} retrains what it touches")
+
+    def _route_new_data(self) -> None:
+        pattern = events.EventPattern(
+            source=["aws.s3"], detail_type=["Object Created"],
+            detail={"bucket": {"name": [self._foundation.data.bucket_name]},
+                    "object": {"key": events.Match.prefix(RAW_DATA)}})  # fmt: skip
+        self._rule("NewData", pattern, "New raw data retrains its model when it has settled")
+
+    def _route_drift(self) -> None:
+        pattern = events.EventPattern(
+            source=["aws.cloudwatch"], detail_type=["CloudWatch Alarm State Change"],
+            detail={"alarmName": events.Match.wildcard("*-drift-*"), "state": {"value": ["ALARM"]}})  # fmt: skip
+        self._rule("Drift", pattern, "A drift alarm retrains its model")
+
+    def _rule(self, id: str, pattern: events.EventPattern, description: str) -> None:
+        events.Rule(self, id, event_pattern=pattern, description=description,
                     targets=[targets.LambdaFunction(self.start_retraining)])  # fmt: skip
 
 

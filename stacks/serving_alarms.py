@@ -9,11 +9,13 @@ from aws_cdk import CfnCondition, Fn
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
-from contract.model import Alarms
+from contract.model import Serving
 from stacks.deployment import Deployment
 
 NAMESPACE = "AWS/SageMaker"
 PERIOD_SECONDS = 60
+NOT_ASYNCHRONOUS = frozenset({"InvocationModelErrors"})
+"""SageMaker publishes it for real-time and serverless endpoints only."""
 MICROSECONDS = 1000
 """In a millisecond; SageMaker measures latency in microseconds."""
 
@@ -29,12 +31,15 @@ class Watched:
     text: str
 
 
-def watched(alarms: Alarms) -> Iterator[Watched]:
+def watched(serving: Serving) -> Iterator[Watched]:
     """What model.yaml sets limits to. SageMaker counts 0 or 1 for every request, so that the average is a rate."""
+    alarms = serving.alarms
     rates = (("Errors5xx", "Invocation5XXErrors", alarms.errors_5xx_percent),
              ("Errors4xx", "Invocation4XXErrors", alarms.errors_4xx_percent),
              ("InvocationErrors", "InvocationModelErrors", alarms.invocation_errors_percent))  # fmt: skip
     for id, metric, percent in rates:
+        if serving.endpoint == "async" and metric in NOT_ASYNCHRONOUS:
+            continue
         yield Watched(id, metric, "Average", percent / 100, f"more than {percent:g} % of the requests")
     yield Watched("Latency", "ModelLatency", "p99", alarms.p99_latency_ms * MICROSECONDS,
                   f"the slowest percent took more than {alarms.p99_latency_ms:g} ms")  # fmt: skip
@@ -51,7 +56,7 @@ class FleetAlarms(Construct):
         self._dimensions = [cloudwatch.CfnAlarm.DimensionProperty(name=name, value=value)
                             for name, value in dimensions.items()]  # fmt: skip
         self._deployment, self._config, self._condition, self._topic = deployment, endpoint_config, condition, topic
-        self.alarms = [self._alarm(found) for found in watched(deployment.model.serving.alarms)]
+        self.alarms = [self._alarm(found) for found in watched(deployment.model.serving)]
 
     @property
     def names(self) -> list[str]:

@@ -20,11 +20,10 @@ def dashboard(scope: Construct, id: str, *, deployment: Deployment, variant: str
               alarms: Sequence[cloudwatch.CfnAlarm], condition: CfnCondition) -> cloudwatch.CfnDashboard:  # fmt: skip
     """The dashboard, named as the endpoint; a release shows where one fleet's line ends and another's begins."""
     stack, serving = Stack.of(scope), deployment.model.serving
-    limits = {found.metric: found.most for found in watched(serving.alarms)}
-    graphs = [_by_fleet(deployment, variant, "Requests by fleet: where lines meet, a release happened", "Invocations",
-                        "Sum"),
+    limits = {found.metric: found.most for found in watched(serving)}
+    graphs = [_requests(deployment, variant),
               *(_by_fleet(deployment, variant, f"{found.metric} by fleet", found.metric, found.statistic,
-                          limits[found.metric]) for found in watched(serving.alarms))]  # fmt: skip
+                          limits[found.metric]) for found in watched(serving))]  # fmt: skip
     status = {"title": "Alarms of the live fleet", "alarms": [alarm.attr_arn for alarm in alarms]}
     told = (f"# {deployment.endpoint}\nLive version: `{package}`\n\nReleases are the executions of the state machine "
             f"that the stack {deployment.release_stack} puts out as `Reconciler`.")  # fmt: skip
@@ -36,6 +35,16 @@ def dashboard(scope: Construct, id: str, *, deployment: Deployment, variant: str
                                    dashboard_body=stack.to_json_string({"widgets": widgets}))  # fmt: skip
     made.cfn_options.condition = condition
     return made
+
+
+def _requests(deployment: Deployment, variant: str) -> dict[str, Any]:
+    """An asynchronous endpoint's requests are no fleet's, but a queue's."""
+    if deployment.kind == "async":
+        backlog = [NAMESPACE, "ApproximateBacklogSize", "EndpointName", deployment.endpoint]
+        return {"title": "Requests that wait or are being worked on", "view": "timeSeries", "metrics": [backlog],
+                "stat": "Maximum", "period": PERIOD_SECONDS}  # fmt: skip
+    return _by_fleet(deployment, variant, "Requests by fleet: where lines meet, a release happened", "Invocations",
+                     "Sum")  # fmt: skip
 
 
 def _by_fleet(deployment: Deployment, variant: str, title: str, metric: str, statistic: str,

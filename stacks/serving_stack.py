@@ -26,7 +26,7 @@ from constructs import Construct
 
 from config.settings import ServingLimits
 from stacks.deployment import OFF, ON, PAUSED, Deployment
-from stacks.environment_stack import ServingEnvironmentStack
+from stacks.environment_stack import ANSWERS, ServingEnvironmentStack
 from stacks.instance_types import has_local_storage
 from stacks.outputs import publish
 from stacks.serving_alarms import FleetAlarms
@@ -73,9 +73,17 @@ class ServingStack(Stack):
         if self.alarms:
             dashboard(self, "Dashboard", deployment=deployment, variant=VARIANT, package=self.package,
                       alarms=self.alarms.alarms, condition=self.has_model)  # fmt: skip
+        self._outputs()
+        self._tags()
+
+    def _outputs(self) -> None:
+        deployment = self.deployment
         publish(self, {"Model": deployment.model.name, "Environment": deployment.environment,
                        "Endpoint": deployment.endpoint})  # fmt: skip
-        self._tags()
+        if deployment.kind == "async":
+            # Where clients put what they ask: the endpoint's role reads nothing else of theirs.
+            requests = f"s3://{self._environment.traffic.bucket_name}/{ANSWERS}{deployment.place}/requests/"
+            publish(self, {"Requests": requests})
 
     def _version_parameters(self) -> None:
         self.image = self._text("Image", IMAGE, "Container image of the live version", NO_IMAGE)

@@ -9,9 +9,9 @@ import json
 from typing import Any
 
 from aws_cdk import Fn, Stack
-from aws_cdk import aws_codecommit as codecommit
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_sagemaker as sagemaker
+from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_ssm as ssm
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
@@ -24,6 +24,7 @@ from stacks.images import FrameworkImage
 from stacks.log_group import log_group
 from stacks.names import feature_job_name, parameter_name, pipeline_name, raw_data_parameter_name
 from stacks.outputs import publish
+from stacks.repository_stack import RepositoryStack
 from stacks.retrain_workflow import retrain_workflow
 from stacks.tags import TRAINING, tag
 from stacks.training_roles import JobRoles, retrain_role
@@ -37,7 +38,7 @@ class TrainingStack(Stack):
     """Everything that turns a commit of one model into a registered version."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, model: Model, foundation: FoundationStack,
-                 repository: codecommit.IRepository, **stack: Any) -> None:  # fmt: skip
+                 repository: RepositoryStack, **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
         self._settings, self.model, self._foundation = settings, model, foundation
         self.image = FrameworkImage(self, "Image", model=model)
@@ -46,8 +47,9 @@ class TrainingStack(Stack):
         self.feature_job = self._feature_job()
         self.retraining = self._retraining()
         self.pipeline = DeliveryPipeline(self, "Delivery", settings=settings, model=model, foundation=foundation,
-                                         repository=repository, retraining=self.retraining)  # fmt: skip
-        self._register_routes()
+                                         repository=repository.repository, retraining=self.retraining)  # fmt: skip
+        self._register_triggers()
+        self._schedule(repository)
         publish(self, {"Model": model.name, "Pipeline": self.pipeline.name, "ModelPackageGroup": model.slug,
                        "RawData": self._raw_data().attr_value})  # fmt: skip
         tag(self, model=model.name, environment=TRAINING)
@@ -143,8 +145,24 @@ class TrainingStack(Stack):
                                 type="String", description="Where raw data lands: <here>/dt=YYYY-MM-DD/",
                                 value=f"s3://{self._foundation.data.bucket_name}/raw/{self.model.name}/")  # fmt: skip
 
-    def _register_routes(self) -> None:
-        """Tell `start_retraining` which paths retrain the model, and through which pipeline."""
-        value = {"pipeline": pipeline_name(self._settings, self.model), "watch": list(self.model.paths)}
+    def _register_triggers(self) -> None:
+        """Tell `start_retraining` what retrains the model, and through which pipeline."""
+        retraining = self.model.retraining
+        value = {"pipeline": pipeline_name(self._settings, self.model), "watch": list(self.model.paths),
+                 "on_new_data": retraining.on_new_data, "on_drift": retraining.on_drift,
+                 "cool_down_hours": retraining.cool_down_hours}  # fmt: skip
         ssm.CfnParameter(self, "Routes", name=parameter_name(self._settings, self.model), type="String",
                          value=json.dumps(value), description="Read by start_retraining")  # fmt: skip
+
+    def _schedule(self, repository: RepositoryStack) -> None:
+        if self.model.retraining.schedule is None:
+            return
+        event = {"source": "pushline.schedule", "time": "<aws.scheduler.scheduled-time>",
+                 "detail": {"model": self.model.name}}  # fmt: skip
+        scheduler.CfnSchedule(
+            self, "Schedule", group_name=repository.schedules.ref, description=f"Retrains {self.model.name}",
+            schedule_expression=self.model.retraining.schedule, state="ENABLED",
+            flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
+            target=scheduler.CfnSchedule.TargetProperty(
+                arn=repository.start_retraining.function_arn, role_arn=repository.schedule_role.role_arn,
+                input=json.dumps(event)))  # fmt: skip

@@ -1,4 +1,6 @@
-"""Hop 2 of a push, route: decides which models an event touches and starts their delivery pipelines.
+"""Hop 2 of a push, route: the one door through which push, schedule, new data, drift and people start retraining.
 
-Next hop: the model's pipeline (`stacks/training_stack.py`), whose Verify stage runs `buildspec.yml`.
+`events` reads what the function is told, `route` finds the models that a push concerns, `arrivals` lets new data
+settle, `decide` says start, defer or ignore, `door` asks AWS and acts, `handler` is Lambda's entry. Next hop: the
+model's pipeline (`stacks/delivery_pipeline.py`), whose Verify stage runs `buildspec.yml`.
 """

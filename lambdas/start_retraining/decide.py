@@ -1,31 +1,55 @@
-"""Which pipelines an event starts, and why: a pure function."""
+"""Start, defer or ignore, and why: a pure function of the request, the model, its recent executions and the limits."""
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lambdas.start_retraining.events import Ignored, Manual, Push
+from lambdas.start_retraining.events import NONE, Request
+from lambdas.start_retraining.route import Model
 
-NONE = "none"  # a pipeline variable is never empty
+BUDGET_PERIOD = dt.timedelta(days=1)
+CLOCK_SKEW = dt.timedelta(days=1)
+"""How far a day's data may be ahead of the clock: somewhere it is tomorrow already."""
+EVENT_SKEW = dt.timedelta(seconds=5)
+"""How far the clocks of two services may differ; CodeCommit's events tell whole seconds only."""
+BUSY_WAIT = dt.timedelta(minutes=5)
+"""When a start is tried again that CodePipeline had no room for."""
 _REASON_LIMIT = 200  # a pipeline variable takes 1,000 characters; the registry's metadata 256
-
+_ALWAYS_GOES_ON = ("push", "manual")
+"""The cool-down is not for what a person did."""
+_TURNS = ("push", "manual", "data", "schedule", "drift")
+"""Requests that wait for the same moment come a minute after one another, so that one sees the other's execution."""
 _SPLICING = re.compile(r"[^A-Za-z0-9 _.:/=+@()-]")
 
 
 @dataclass(frozen=True)
-class Model:
-    """A deployed model: its pipeline and the paths whose change retrains it."""
+class Limits:
+    """The platform's guardrails on retraining."""
 
-    name: str
-    pipeline: str
-    watch: tuple[str, ...]
+    maximum_per_day: int
+    settling: dt.timedelta
+    longest_wait: dt.timedelta
 
-    def touched_by(self, paths: Iterable[str]) -> list[str]:
-        """The changed paths that lie in a watched folder."""
-        return [path for path in paths if any(path == root or path.startswith(f"{root}/") for root in self.watch)]
+
+@dataclass(frozen=True)
+class Run:
+    """An execution of the model's pipeline; `trained` says that it cost, or will cost, a retraining."""
+
+    id: str
+    started: dt.datetime
+    status: str
+    trained: bool
+    commit: str = ""
+    trigger: str = NONE
+    as_of: str = NONE
+
+    @property
+    def good(self) -> bool:
+        return self.trained and self.status in ("InProgress", "Succeeded")
 
 
 @dataclass(frozen=True)
@@ -45,43 +69,127 @@ class Start:
         return [{"name": name, "value": value} for name, value in values.items()]
 
 
-def decide(request: Push | Manual, models: Sequence[Model], paths: Sequence[str] | None) -> list[Start]:
-    """The executions to start; `paths` are what a push changed, None when everything is new."""
-    if isinstance(request, Manual):
-        return [_manual(request, models)]
-    starts = [_pushed(request, model, paths) for model in models if paths is None or model.touched_by(paths)]
-    if not starts:
-        raise Ignored("the push touches no model")
-    return starts
+@dataclass(frozen=True)
+class Defer:
+    """The request comes again at `until`; the same `name` never comes twice."""
+
+    model: str
+    trigger: str
+    reason: str
+    until: dt.datetime
+    name: str
 
 
-def _manual(request: Manual, models: Sequence[Model]) -> Start:
-    model = next((model for model in models if model.name == request.model), None)
-    if model is None:
-        known = ", ".join(sorted(model.name for model in models)) or "none"
-        raise Ignored(f"there is no model {request.model!r}; deployed are: {known}")
-    token = _token(request.request, model.name)
-    return Start(model.name, model.pipeline, "manual", _plain(request.reason), request.as_of or NONE, token)
+@dataclass(frozen=True)
+class Ignore:
+    """Nothing happens."""
+
+    model: str | None
+    trigger: str | None
+    reason: str
 
 
-def _pushed(push: Push, model: Model, paths: Sequence[str] | None) -> Start:
-    # The old commit is in the token so that going back to an earlier commit is a new push.
-    token = _token(push.commit, push.old_commit, model.name)
-    return Start(model.name, model.pipeline, "push", _plain(_why(push, model, paths)), NONE, token)
+Decision = Start | Defer | Ignore
 
 
-def _why(push: Push, model: Model, paths: Sequence[str] | None) -> str:
-    if paths is None:
-        return f"push {push.commit[:8]}: no earlier commit to compare with"
-    touched = model.touched_by(paths)
-    more = f" and {len(touched) - 1} more" if len(touched) > 1 else ""
-    return f"push {push.commit[:8]} changes {touched[0]}{more}"
+def decide(request: Request, model: Model, runs: Sequence[Run], limits: Limits, now: dt.datetime) -> Decision:
+    """What becomes of one request; `runs` are the executions of the last days, newest first."""
+    # A deferred request comes when it is due: what it waited for is over, whatever this machine's clock says.
+    now = max(now, request.due or now)
+    if unwanted := _unwanted(request, model, now):
+        return Ignore(model.name, request.trigger, unwanted)
+    if covering := _covering(request, runs):
+        return Ignore(model.name, request.trigger, f"execution {covering.id} does it: {request.reason}")
+    waits = [wait for wait in _waits(request, model, runs, limits) if wait[0] > now]
+    if waits:
+        until, why = max(waits)
+        return _defer(request, model, until, why)
+    token = digest(request.trigger, request.id, model.name)
+    return Start(model.name, model.pipeline, request.trigger, plain(request.reason), request.as_of, token)
 
 
-def _plain(reason: str) -> str:
+def busy(request: Request, model: Model, why: str, now: dt.datetime) -> Defer:
+    """A start that CodePipeline had no room for is tried again later."""
+    return _defer(request, model, max(now, request.due or now) + BUSY_WAIT, why, alone=True)
+
+
+def last_day(now: dt.datetime) -> str:
+    """The newest day that data can be of."""
+    return (now + CLOCK_SKEW).date().isoformat()
+
+
+def _unwanted(request: Request, model: Model, now: dt.datetime) -> str | None:
+    if request.trigger == "drift" and not model.on_drift:
+        return "model.yaml says on_drift: false"
+    if request.trigger == "data" and not model.on_new_data:
+        return "model.yaml says on_new_data: false"
+    if request.as_of not in (NONE, "") and request.as_of > last_day(now):
+        return f"as_of {request.as_of} lies in the future"
+    return None
+
+
+def _covering(request: Request, runs: Sequence[Run]) -> Run | None:
+    """The execution that does what the request wants, since it began later: on the branch's head, on newest data."""
+    good = [run for run in runs if run.good]
+    if request.trigger == "manual" or (request.due is None and request.trigger != "push"):
+        return None
+    if good and request.commit and good[0].commit == request.commit and _as_new(request, good[0]):
+        return good[0]
+    skew = EVENT_SKEW if request.due is None else dt.timedelta()
+    return next((run for run in good if run.started > request.asked + skew and _as_new(request, run)), None)
+
+
+def _as_new(request: Request, run: Run) -> bool:
+    """Whether the execution takes data as new as the request would."""
+    if run.as_of == NONE or run.trigger == "data":
+        return run.as_of == NONE or request.as_of == NONE or run.as_of >= request.as_of
+    return request.as_of != NONE and run.as_of >= request.as_of
+
+
+def _waits(request: Request, model: Model, runs: Sequence[Run],
+           limits: Limits) -> Iterator[tuple[dt.datetime, str]]:  # fmt: skip
+    trained = sorted(run.started for run in runs if run.trained)
+    if trained and request.trigger not in _ALWAYS_GOES_ON:
+        cool_down = dt.timedelta(hours=model.cool_down_hours)
+        yield trained[-1] + cool_down, f"cool-down of {model.cool_down_hours} h after {shown(trained[-1])}"
+    if len(trained) >= limits.maximum_per_day:
+        yield (trained[-limits.maximum_per_day] + BUDGET_PERIOD,
+               f"budget of {limits.maximum_per_day} retrainings a day is used up")  # fmt: skip
+
+
+def _defer(request: Request, model: Model, until: dt.datetime, why: str, *, alone: bool = False) -> Defer:
+    """Come again at the minute after `until`; requests of one kind that wait for the same moment are one.
+
+    That loses nothing: whatever starts in between moves the moment, and with it the name.
+    """
+    until = _minute_after(until) + _TURNS.index(request.trigger) * dt.timedelta(minutes=1)
+    name = f"{model.slug}-{request.trigger}-{stamp(until)}"
+    if alone or request.trigger == "manual":  # each by hand may ask for other data
+        name += f"-{digest(request.id)[:8]}"
+    reason = f"{request.reason}; waits until {shown(until)}: {why}"
+    return Defer(model.name, request.trigger, reason, until, name)
+
+
+# -- texts --------------------------------------------------------------------------------------------------
+
+
+def plain(reason: str) -> str:
     """The reason as a pipeline variable: the pipeline splices it into JSON, so a file's name must not be able to."""
     return " ".join(_SPLICING.sub(" ", reason).split())[:_REASON_LIMIT] or NONE
 
 
-def _token(*parts: str) -> str:
+def digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def stamp(time: dt.datetime) -> str:
+    return f"{time:%Y%m%dT%H%M%S}"
+
+
+def shown(time: dt.datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M} UTC"
+
+
+def _minute_after(time: dt.datetime) -> dt.datetime:
+    """Schedules fire within a minute, and not before."""
+    return time.replace(second=0, microsecond=0) + dt.timedelta(minutes=1)

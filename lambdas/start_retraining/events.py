@@ -1,28 +1,51 @@
-"""What the function may be told: a push as CodeCommit's event, or a manual request; anything else is refused."""
+"""What the function may be told; anything else, or anything from elsewhere, is refused with the reason.
+
+Push      CodeCommit: the branch moved
+Arrival   S3: an object landed below a model's raw data
+Settled   Scheduler: a window of arrivals is over
+Request   one model, by schedule, alarm or hand, or a deferred one whose time has come
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 MANUAL_SOURCE = "pushline.manual"
-PUSH_SOURCE, PUSH_DETAIL_TYPE = "aws.codecommit", "CodeCommit Repository State Change"
+SCHEDULE_SOURCE = "pushline.schedule"
+SETTLED_SOURCE = "pushline.settled"
+DEFERRED_SOURCE = "pushline.deferred"
+PUSH = ("aws.codecommit", "CodeCommit Repository State Change")
+ARRIVAL = ("aws.s3", "Object Created")
+ALARM = ("aws.cloudwatch", "CloudWatch Alarm State Change")
+TRIGGERS = ("push", "schedule", "data", "drift", "manual")
+NONE = "none"
+"""A pipeline variable is never empty."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_AS_OF = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_KEY = re.compile(r"raw/(?P<model>[a-z][a-z0-9_]{0,25})/(?P<rest>.+)")
+_DATED = re.compile(r"dt=(\d{4}-\d{2}-\d{2})/")
 
 
 class Ignored(Exception):
-    """The event starts nothing; the message says why."""
+    """The event starts nothing; the message says why, and the attributes what it would have been."""
+
+    def __init__(self, reason: str, *, model: str | None = None, trigger: str | None = None) -> None:
+        super().__init__(reason)
+        self.model, self.trigger = model, trigger
 
 
 @dataclass(frozen=True)
 class Watched:
-    """The one branch of the one repository that this function listens to."""
+    """The one branch of the one repository, and the one bucket of data, that this function listens to."""
 
     repository_arn: str
     branch: str
+    data: str
 
     @property
     def repository(self) -> str:
@@ -35,29 +58,61 @@ class Watched:
 
 @dataclass(frozen=True)
 class Push:
-    """The branch moved from `old_commit` ("" for a new branch) to `commit`."""
+    """The branch moved from `old_commit` ("" for a new branch) to `commit`, at `time`."""
 
     commit: str
-    old_commit: str = ""
+    old_commit: str
+    time: dt.datetime
 
 
 @dataclass(frozen=True)
-class Manual:
-    """Someone asks for `model` to be retrained, optionally on data up to `as_of` (YYYY-MM-DD)."""
+class Arrival:
+    """An object of the data of `day` landed in the raw data of `model`."""
 
     model: str
+    day: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Data arrived for `model` in the window that ended at `window`; the schedule was for `due`."""
+
+    model: str
+    window: dt.datetime
+    due: dt.datetime
+
+
+@dataclass(frozen=True)
+class Request:
+    """One model is to be retrained: why, on data up to `as_of`, asked when, and by which event (`id`).
+
+    `commit` is what a push wants. `due` is when a request that was deferred may go on; None: it was never deferred.
+    """
+
+    model: str
+    trigger: str
     reason: str
-    as_of: str
-    request: str
+    asked: dt.datetime
+    id: str
+    as_of: str = NONE
+    commit: str = ""
+    due: dt.datetime | None = None
 
 
-def parse(event: Mapping[str, Any], watched: Watched, request: str) -> Push | Manual:
-    """Read the event, or raise Ignored; `request` identifies a manual request across its retries."""
-    if event.get("source") == MANUAL_SOURCE:
-        return _manual(_detail(event), request)
-    if event.get("source") == PUSH_SOURCE and event.get("detail-type") == PUSH_DETAIL_TYPE:
-        return _push(event, _detail(event), watched)
-    raise Ignored(f"unknown event: source {event.get('source')!r}, detail-type {event.get('detail-type')!r}")
+Told = Push | Arrival | Settled | Request
+
+
+def parse(event: Mapping[str, Any], watched: Watched, id: str, now: dt.datetime) -> Told:
+    """Read the event, or raise Ignored; `id` identifies the invocation across its retries."""
+    source, kind = event.get("source"), event.get("detail-type")
+    try:
+        if source in _OURS:
+            return _OURS[source](event, _detail(event), id, now)
+        if (source, kind) in _AWS:
+            return _AWS[source, kind](event, _detail(event), watched, now)
+    except KeyError as missing:
+        raise Ignored(f"the event of {source} lacks {missing}") from None
+    raise Ignored(f"unknown event: source {source!r}, detail-type {kind!r}")
 
 
 def _detail(event: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -67,30 +122,101 @@ def _detail(event: Mapping[str, Any]) -> Mapping[str, Any]:
     return detail
 
 
-def _manual(detail: Mapping[str, Any], request: str) -> Manual:
-    model, reason, as_of = (str(detail.get(key) or "") for key in ("model", "reason", "as_of"))
-    if not model:
-        raise Ignored("a manual request must name the model")
-    if as_of and not _AS_OF.fullmatch(as_of):
-        raise Ignored(f"as_of is {as_of!r}, not a date YYYY-MM-DD")
-    return Manual(model, reason or "manual request", as_of, request)
+# -- events of AWS ----------------------------------------------------------------------------------------
 
 
-def _push(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched) -> Push:
-    _refuse_foreign(event, detail, watched)
-    if detail.get("event") == "referenceDeleted":
-        raise Ignored("the branch was deleted")
-    if (detail.get("referenceType"), detail.get("referenceName")) != ("branch", watched.branch):
-        raise Ignored(f"{detail.get('referenceType')} {detail.get('referenceName')} is not branch {watched.branch}")
-    commit, old_commit = str(detail.get("commitId") or ""), str(detail.get("oldCommitId") or "")
-    if not _COMMIT.fullmatch(commit) or (old_commit and not _COMMIT.fullmatch(old_commit)):
-        raise Ignored("the event names no commit")
-    return Push(commit, old_commit)
-
-
-def _refuse_foreign(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched) -> None:
-    if event.get("account") != watched.account:
-        raise Ignored(f"account {event.get('account')} is not {watched.account}")
+def _push(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched, now: dt.datetime) -> Push:
+    _refuse_foreign(event, watched, "push")
     named = {str(detail.get("repositoryName")), *(str(arn).split(":")[-1] for arn in event.get("resources") or [])}
     if named != {watched.repository} or watched.repository_arn not in (event.get("resources") or []):
-        raise Ignored(f"the event is not about repository {watched.repository}")
+        raise Ignored(f"the event is not about repository {watched.repository}", trigger="push")
+    if detail.get("event") == "referenceDeleted":
+        raise Ignored("the branch was deleted", trigger="push")
+    if (detail.get("referenceType"), detail.get("referenceName")) != ("branch", watched.branch):
+        found = f"{detail.get('referenceType')} {detail.get('referenceName')}"
+        raise Ignored(f"{found} is not branch {watched.branch}", trigger="push")
+    commit, old_commit = str(detail.get("commitId") or ""), str(detail.get("oldCommitId") or "")
+    if not _COMMIT.fullmatch(commit) or (old_commit and not _COMMIT.fullmatch(old_commit)):
+        raise Ignored("the event names no commit", trigger="push")
+    return Push(commit, old_commit, _time(event.get("time"), now))
+
+
+def _arrival(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched, now: dt.datetime) -> Arrival:
+    _refuse_foreign(event, watched, "data")
+    bucket, item = detail.get("bucket"), detail.get("object")
+    if not isinstance(bucket, Mapping) or bucket.get("name") != watched.data or not isinstance(item, Mapping):
+        raise Ignored(f"the event is not about bucket {watched.data}", trigger="data")
+    key = _KEY.fullmatch(str(item.get("key")))
+    if key is None:
+        raise Ignored("the object is not a model's raw data", trigger="data")
+    dated = _DATED.match(key["rest"])
+    if dated is None or not _is_day(dated[1]):
+        raise Ignored("an object outside of dt=YYYY-MM-DD/ is not data", model=key["model"], trigger="data")
+    return Arrival(key["model"], dated[1])
+
+
+def _alarm(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched, now: dt.datetime) -> Request:
+    _refuse_foreign(event, watched, "drift")
+    state, name = detail.get("state"), str(detail.get("alarmName") or "")
+    if not isinstance(state, Mapping) or state.get("value") != "ALARM":
+        raise Ignored(f"alarm {name} is over", trigger="drift")
+    why = " ".join(str(state.get("reason") or "").split())
+    return Request(name, "drift", f"alarm {name}: {why}" if why else f"alarm {name}",
+                   _time(event.get("time"), now), str(event.get("id")))  # fmt: skip
+
+
+def _refuse_foreign(event: Mapping[str, Any], watched: Watched, trigger: str) -> None:
+    if event.get("account") != watched.account:
+        raise Ignored(f"account {event.get('account')} is not {watched.account}", trigger=trigger)
+
+
+# -- requests of our own: whoever may invoke the function may send them --------------------------------------
+
+
+def _manual(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Request:
+    model, reason, as_of = (str(detail.get(key) or "") for key in ("model", "reason", "as_of"))
+    if not model:
+        raise Ignored("a manual request must name the model", trigger="manual")
+    if as_of and not _is_day(as_of):
+        raise Ignored(f"as_of is {as_of!r}, not a date YYYY-MM-DD", model=model, trigger="manual")
+    return Request(model, "manual", reason or "manual request", now, id, as_of or NONE)
+
+
+def _scheduled(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Request:
+    at = str(event["time"])
+    # The scheduled time identifies the firing: Scheduler delivers at least once.
+    return Request(str(detail["model"]), "schedule", f"schedule of {at}", now, at)
+
+
+def _settled(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Settled:
+    return Settled(str(detail["model"]), _time(detail["window"], now), _time(detail["due"], now))
+
+
+def _deferred(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Request:
+    if detail.get("trigger") not in TRIGGERS:
+        raise Ignored(f"trigger is {detail.get('trigger')!r}; allowed: {', '.join(TRIGGERS)}")
+    return Request(str(detail["model"]), str(detail["trigger"]), str(detail["reason"]), _time(detail["asked"], now),
+                   str(detail["id"]), str(detail["as_of"]), str(detail["commit"]),
+                   _time(detail["due"], now))  # fmt: skip
+
+
+_AWS: Mapping[Any, Callable[..., Told]] = {PUSH: _push, ARRIVAL: _arrival, ALARM: _alarm}
+_OURS: Mapping[Any, Callable[..., Told]] = {MANUAL_SOURCE: _manual, SCHEDULE_SOURCE: _scheduled,
+                                            SETTLED_SOURCE: _settled, DEFERRED_SOURCE: _deferred}  # fmt: skip
+
+
+def _is_day(text: str) -> bool:
+    try:
+        dt.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return bool(_DAY.fullmatch(text))
+
+
+def _time(text: Any, now: dt.datetime) -> dt.datetime:
+    """ISO 8601 with a zone; now where the event says nothing that can be read."""
+    try:
+        time = dt.datetime.fromisoformat(str(text))
+    except ValueError:
+        return now
+    return time if time.tzinfo else time.replace(tzinfo=dt.UTC)

@@ -18,10 +18,12 @@ from ministack.services import eventbridge
 from rehearsal.audit import AuditLog
 from rehearsal.cloud import implied_checks, persistence, provisioning, roles
 from rehearsal.cloud.alarms import Alarms
+from rehearsal.cloud.async_invocations import AsyncInvocations
 from rehearsal.cloud.embedding import Credentials
 from rehearsal.cloud.front_door import FrontDoor
 from rehearsal.cloud.functions import Functions
 from rehearsal.cloud.log_streams import LogStream, LogStreams
+from rehearsal.cloud.object_events import ObjectEvents
 from rehearsal.cloud.resource_types import lacking
 from rehearsal.cloud.rules import Rules
 from rehearsal.cloud.schedules import Clock, Schedules
@@ -61,6 +63,8 @@ class EmbeddedCloud:
         provisioning.install({**lacking(self), **types}, self.emit)
         StateMachines(self.roles.assume, self.signed, self.roles.decide).install()
         Functions(self.roles).install()
+        AsyncInvocations(time_scale).install()
+        ObjectEvents().install()
         Rules(self.client, self.roles, time_scale).install()
         self._alarms = Alarms(self.client, self.roles, self.emit, on_loop, time_scale)
         self._alarms.install()
@@ -100,8 +104,9 @@ class EmbeddedCloud:
         account: str = "",
         region: str = "",
         session: str = "rehearsal",
+        source: str = "",
     ) -> Any:
-        who = self.roles.assume(role, by, session, region) if role else self.roles.root(account, region)
+        who = self.roles.assume(role, by, session, region, source) if role else self.roles.root(account, region)
         return self.signed(service, who)
 
     def signed(self, service: str, who: Credentials) -> Any:

@@ -66,7 +66,8 @@ class FrontDoor:
         request_id: str,
     ) -> Response | None:
         try:
-            operation, params = service.parse(method, path, headers, body)
+            asked = f"{path}?{urlencode(query, doseq=True)}" if query else path
+            operation, params = service.parse(method, asked, headers, body)
             if service.falls_through and not service.runs(operation):
                 return None
             access_key = extract_access_key_id(headers, query)

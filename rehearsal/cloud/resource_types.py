@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from rehearsal.cloud.network_types import network_types
-from rehearsal.service import Cloud, Params, Provisioned, ResourceType, Stack, Unsupported
+from rehearsal.service import Cloud, Params, Provisioned, ResourceType, Stack
 
 
 class GlueSecurityConfiguration(ResourceType):
@@ -39,25 +39,6 @@ class GlueSecurityConfiguration(ResourceType):
         )
 
 
-class NotScaled(ResourceType):
-    """Application Auto Scaling is not rehearsed: the templates may hold it behind a condition, and it is refused
-    when the condition asks for it."""
-
-    def create(self, properties: Params, stack: Stack) -> Provisioned:
-        raise Unsupported(
-            f"{stack.logical_id}: autoscaling is not rehearsed; give model.yaml's serving.instances the same"
-            " minimum and maximum"
-        )
-
-    def delete(self, physical_id: str, properties: Params, stack: Stack) -> None:
-        """Nothing was ever made."""
-
-
 def lacking(cloud: Cloud) -> dict[str, ResourceType]:
     """The types by name."""
-    return {
-        **network_types(cloud),
-        "AWS::Glue::SecurityConfiguration": GlueSecurityConfiguration(cloud),
-        "AWS::ApplicationAutoScaling::ScalableTarget": NotScaled(),
-        "AWS::ApplicationAutoScaling::ScalingPolicy": NotScaled(),
-    }
+    return {**network_types(cloud), "AWS::Glue::SecurityConfiguration": GlueSecurityConfiguration(cloud)}

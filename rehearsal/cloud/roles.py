@@ -43,9 +43,11 @@ class Roles:
         key = self._root.access_key if account in ("", self._root.account) else account
         return Credentials(key, self._root.secret_key, account or self._root.account, region or self._root.region)
 
-    def assume(self, role: str, by: str, session: str, region: str = "") -> Credentials:
-        """Credentials of `role` for `by`, a service principal or another role, if the role's trust policy lets it."""
-        self.check_trust(role, by)
+    def assume(self, role: str, by: str, session: str, region: str = "", source: str = "") -> Credentials:
+        """Credentials of `role` for `by`, a service principal or another role, if the role's trust policy lets it.
+
+        `source` is the ARN of the resource that a service acts for."""
+        self.check_trust(role, by, source)
         with self._lock:
             made, expires = self._sessions.get((role, by, session), (None, 0.0))
             if made is None or expires - time.time() < RENEW_SECONDS or made.access_key not in sts._sessions:
@@ -53,10 +55,10 @@ class Roles:
                 self._sessions[role, by, session] = made, expires
         return Credentials(made.access_key, made.secret_key, made.account, region or self._root.region, made.token)
 
-    def check_trust(self, role: str, by: str) -> None:
+    def check_trust(self, role: str, by: str, source: str = "") -> None:
         """Raise AccessDenied unless the trust policy of `role` names `by`, and its own policy if that is a role."""
         record = find_role(role)
-        allowed = record is not None and _trusts(record["AssumeRolePolicyDocument"], by, role)
+        allowed = record is not None and _trusts(record["AssumeRolePolicyDocument"], by, role, source)
         if allowed and by.startswith("arn:"):
             self.decide(_register(by, "rehearsal"), Permission("sts:AssumeRole", role))
         self._audit.record(by, "sts:AssumeRole", role, "Allow" if allowed else "Deny")
@@ -202,11 +204,11 @@ def _register(role: str, session: str) -> Credentials:
     return made
 
 
-def _trusts(document: str | dict[str, Any], by: str, role: str) -> bool:
+def _trusts(document: str | dict[str, Any], by: str, role: str, source: str) -> bool:
     """Whether the trust policy lets the service principal in; ministack's own evaluator lets any service in."""
     if by.startswith("arn:"):
         return bool(iam_evaluator.evaluate_trust_policy(document, by))
-    return _allows(document, by, "sts:AssumeRole", role, "")
+    return _allows(document, by, "sts:AssumeRole", role, source)
 
 
 def _allows(document: str | dict[str, Any], by: str, action: str, resource: str, source: str) -> bool:

@@ -24,7 +24,7 @@ class SageMaker(TrainingJobs, ProcessingJobs, ModelRegistry, Hosting):
         for part in type(self).__mro__:
             check = getattr(part, "PERMISSIONS", {}).get(operation)
             if check is not None:
-                return list(check(params, caller))
+                return [*check(params, caller), *self.implied_permissions(operation, params, caller)]
         raise KeyError(f"sagemaker:{operation} has no permissions")
 
     def check(self, operation: str, params: Params) -> None:

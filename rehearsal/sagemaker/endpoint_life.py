@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rehearsal.sagemaker.fleet import Fleet, Unhealthy, end_orphans
 from rehearsal.sagemaker.models import ENDPOINT
 from rehearsal.sagemaker.rollout import RolledBack, roll_out
 from rehearsal.sagemaker.router import Router
+from rehearsal.sagemaker.serverless import variant_kind
 from rehearsal.sagemaker.tags import Tags
 from rehearsal.sagemaker.traffic_policy import TrafficPolicy, traffic_policy
 from rehearsal.service import Cloud
@@ -66,6 +68,10 @@ class EndpointLife:
     def update(self, made: str) -> None:
         """Replace what is live by the pending deployment."""
         self._later(self._update, made)
+
+    def resize(self, made: str) -> None:
+        """Give the live variants the instances and weights that are desired."""
+        self._later(self._resize, made)
 
     def delete(self, made: str) -> None:
         """End the endpoint and forget it."""
@@ -119,6 +125,16 @@ class EndpointLife:
             **({"LastDeploymentConfig": config} if config else {}),
         )
 
+    def _resize(self, made: str) -> None:
+        endpoint, fleet = self._cloud.store.get(ENDPOINT, made) or {}, self._fleets[made]
+        try:
+            fleet.resize(endpoint["desired"], self._stopping)
+        except Unhealthy as error:
+            self._settle(made, EndpointStatus="InService", FailureReason=str(error), desired=None)
+            return
+        live = {**endpoint["live"], "plans": [asdict(variant.plan) for variant in fleet.variants]}
+        self._settle(made, EndpointStatus="InService", live=live, desired=None)
+
     def _take_back(self, made: str, fleet: Fleet, reason: str) -> None:
         """An alarm went off: traffic is on the old fleet already, the new one ends."""
         log.warning("endpoint %s is rolled back: %s", made, reason)
@@ -161,6 +177,7 @@ class EndpointLife:
             endpoint["EndpointName"],
             owner(endpoint),
             deployment["config"],
+            variant_kind,
         )
         try:
             fleet.start(self._stopping)
@@ -172,6 +189,7 @@ class EndpointLife:
                 raise
             log.exception("endpoint %s could not be brought up", made)
             raise Unhealthy(f"{type(error).__name__}: {error}"[:1024]) from error
+        fleet.asynchronous = bool(deployment.get("asynchronous"))
         if capture := deployment.get("capture"):
             fleet.capture = Capture(capture, self._cloud, endpoint["EndpointName"], variants[0].role, owner(endpoint))
         return fleet
@@ -196,9 +214,8 @@ class EndpointLife:
             self._settle(made, EndpointStatus="Failed", FailureReason=LOST, pending=None)
         elif endpoint["live"] is not None:
             if status != "InService" and endpoint["live"] != endpoint["pending"]:
-                self._settle(
-                    made, EndpointStatus="InService", FailureReason=LOST, pending=None, NextDeploymentConfig=None
-                )
+                gone: Document = dict.fromkeys(("pending", "NextDeploymentConfig", "desired"))
+                self._settle(made, EndpointStatus="InService", FailureReason=LOST, **gone)
             self._later(self._serve_again, made)
 
     def _serve_again(self, made: str) -> None:

@@ -25,13 +25,16 @@ _DESCRIBED = (
 )
 
 
-def deployment(config: str, plans: list[VariantPlan], capture: Document | None) -> Document:
+def deployment(
+    config: str, plans: list[VariantPlan], capture: Document | None, asynchronous: Document | None
+) -> Document:
     """What an endpoint runs or is about to run."""
     return {
         "id": secrets.token_hex(6),
         "config": config,
         "plans": [asdict(plan) for plan in plans],
         "capture": capture,
+        "asynchronous": asynchronous,
         "since": time.time(),
     }
 
@@ -45,7 +48,8 @@ def described(endpoint: Document) -> Params:
     """The endpoint as DescribeEndpoint answers."""
     shown = {key: endpoint[key] for key in _DESCRIBED if key in endpoint}
     if endpoint["live"]:
-        shown.update(_shown(endpoint["live"]))
+        shown.update(_shown(endpoint["live"], endpoint.get("desired")))
+        shown["AsyncInferenceConfig"] = endpoint["live"].get("asynchronous")
     if endpoint["pending"]:
         shown["PendingDeploymentSummary"] = {
             "EndpointConfigName": endpoint["pending"]["config"],
@@ -83,15 +87,15 @@ def owner(endpoint: Document) -> Caller:
     return Caller(account, endpoint["region"], f"arn:aws:iam::{account}:root")
 
 
-def _shown(deployment: Document, *, times: bool = True) -> Document:
-    shadows = _variants(deployment, shadow=True, times=times)
+def _shown(deployment: Document, desired: Document | None = None, *, times: bool = True) -> Document:
+    shadows = _variants(deployment, desired or {}, shadow=True, times=times)
     return {
-        "ProductionVariants": _variants(deployment, shadow=False, times=times),
+        "ProductionVariants": _variants(deployment, desired or {}, shadow=False, times=times),
         **({"ShadowProductionVariants": shadows} if shadows else {}),
     }
 
 
-def _variants(deployment: Document, *, shadow: bool, times: bool) -> list[Document]:
+def _variants(deployment: Document, desired: Document, *, shadow: bool, times: bool) -> list[Document]:
     return [
         {
             "VariantName": plan["name"],
@@ -103,13 +107,18 @@ def _variants(deployment: Document, *, shadow: bool, times: bool) -> list[Docume
                 }
             ],
             "CurrentWeight": plan["weight"],
-            "DesiredWeight": plan["weight"],
-            "CurrentInstanceCount": plan["count"],
-            "DesiredInstanceCount": plan["count"],
+            "DesiredWeight": desired.get(plan["name"], plan)["weight"],
+            **_capacity(plan, desired.get(plan["name"], plan)),
         }
         for plan in deployment["plans"]
         if plan.get("shadow", False) is shadow
     ]
+
+
+def _capacity(plan: Document, desired: Document) -> Document:
+    if serverless := plan.get("serverless"):
+        return {"CurrentServerlessConfig": serverless, "DesiredServerlessConfig": serverless}
+    return {"CurrentInstanceCount": plan["count"], "DesiredInstanceCount": desired["count"]}
 
 
 def _iso(seconds: float) -> str:

@@ -13,8 +13,10 @@ import subprocess
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rehearsal.environments import interpreter, scrubbed
 from rehearsal.model_server import SERVE
@@ -31,6 +33,12 @@ PROCESS = "sagemaker/server-process"
 STOP_SECONDS = 35
 """A little more than the model server's own grace for requests in flight."""
 RESTART_SECONDS = 1.0
+SETTLE_SECONDS = 0.1
+"""For a request that was just given to an instance to be counted as in flight there."""
+
+
+class Throttled(Exception):
+    """More requests at once than a variant may serve."""
 
 
 class Unhealthy(Exception):
@@ -67,37 +75,57 @@ class Instance:
 class Variant:
     """The instances of one production variant; one that dies is replaced, as SageMaker does."""
 
+    payload_bytes = 25 * 1024 * 1024
+    """SageMaker's limit for a real-time request (its API model still states the older 6 MiB)."""
+
     def __init__(self, plan: VariantPlan, model_dir: Path, cloud: Cloud, endpoint: str, caller: Caller) -> None:
         self.plan, self.instances = plan, list[Instance]()
         self._model_dir, self._cloud, self._endpoint, self._caller = model_dir, cloud, endpoint, caller
         self._stopping = threading.Event()
+        self._changing = threading.Lock()
         self.in_service = False
 
     def launch(self) -> None:
         self.instances = [self._spawn() for _ in range(self.plan.count)]
 
     def wait_healthy(self, give_up: threading.Event) -> None:
-        deadline = time.monotonic() + self.plan.startup_seconds
         for instance in self.instances:
-            while not instance.healthy():
-                if not instance.alive() or time.monotonic() > deadline:
-                    raise Unhealthy(self._ping_failed(instance))
-                if give_up.wait(0.05):
-                    raise Unhealthy("lost when the rehearsal stopped")
+            self._wait_healthy(instance, give_up)
+
+    def _wait_healthy(self, instance: Instance, give_up: threading.Event) -> None:
+        deadline = time.monotonic() + self.plan.startup_seconds
+        while not instance.healthy():
+            if not instance.alive() or time.monotonic() > deadline:
+                raise Unhealthy(self._ping_failed(instance))
+            if give_up.wait(0.05):
+                raise Unhealthy("lost when the rehearsal stopped")
+
+    def resize(self, count: int, give_up: threading.Event) -> None:
+        """Add healthy instances, or take the newest out of service and let them finish what they serve."""
+        more = [self._spawn() for _ in range(count - len(self.instances))]
+        try:
+            for instance in more:
+                self._wait_healthy(instance, give_up)
+        except Unhealthy:
+            _stop(more)
+            raise
+        with self._changing:
+            self.plan = replace(self.plan, count=count)
+            fewer = self.instances[count:]
+            self.instances = [*self.instances[:count], *more]
+        if fewer:
+            _drain(fewer)
+            _stop(fewer)
+
+    async def wake(self) -> float:
+        """Called for every request before an instance is chosen: the seconds that a cold start took, if there was
+        one; `Throttled` when the variant serves as many requests as it can."""
+        return 0.0
 
     def stop(self) -> None:
         """Ask every instance to finish what it serves and go; insist after the grace period."""
         self._stopping.set()
-        for instance in self.instances:
-            _end(instance)
-        deadline = time.monotonic() + STOP_SECONDS
-        for instance in self.instances:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                instance.process.wait(max(0.1, deadline - time.monotonic()))
-            if instance.alive():
-                instance.process.kill()
-            if instance.follower is not None:
-                instance.follower.join()
+        _stop(self.instances)
 
     def _spawn(self) -> Instance:
         name = f"i-{secrets.token_hex(9)[:17]}"
@@ -159,7 +187,7 @@ class Variant:
                     logs.write(text)
         self._cloud_forgets(instance)
         if not instance.stopping and self._served(instance):
-            self._replace(instance)
+            self._died(instance)
 
     def _open_log(self, instance: Instance) -> Logs:
         group, stream = f"/aws/sagemaker/Endpoints/{self._endpoint}", f"{self.plan.name}/{instance.id}"
@@ -172,17 +200,23 @@ class Variant:
     def _served(self, instance: Instance) -> bool:
         return not self._stopping.is_set() and instance in self.instances and self.in_service
 
-    def _replace(self, instance: Instance) -> None:
+    def _died(self, instance: Instance) -> None:
+        """Put another in its place."""
         log.warning("endpoint %s: instance %s died, replacing it", self._endpoint, instance.id)
-        self.instances = [other for other in self.instances if other is not instance]
+        with self._changing:
+            self.instances = [other for other in self.instances if other is not instance]
         while not self._stopping.wait(RESTART_SECONDS):
             fresh = self._spawn()
             while fresh.alive() and not fresh.healthy() and not self._stopping.wait(0.05):
                 pass
             if self._stopping.is_set():
-                _end(fresh)
+                end(fresh)
             if fresh.alive():
-                self.instances = [*self.instances, fresh]
+                with self._changing:
+                    if needed := len(self.instances) < self.plan.count:
+                        self.instances = [*self.instances, fresh]
+                if not needed:  # it was scaled in meanwhile
+                    end(fresh)
                 return
 
     def _cloud_forgets(self, instance: Instance) -> None:
@@ -201,10 +235,19 @@ class Fleet:
     """All variants of one endpoint configuration, serving or about to."""
 
     def __init__(
-        self, plans: list[VariantPlan], folder: Path, cloud: Cloud, endpoint: str, caller: Caller, config: str
+        self,
+        plans: list[VariantPlan],
+        folder: Path,
+        cloud: Cloud,
+        endpoint: str,
+        caller: Caller,
+        config: str,
+        kind_of: Callable[[VariantPlan], type[Variant]] = lambda plan: Variant,
     ) -> None:
         self.folder, self.config, self.variants, self.shadows = folder, config, list[Variant](), list[Variant]()
+        self._kind_of = kind_of
         self.capture: Capture | None = None
+        self.asynchronous = False
         self._plans, self._cloud, self._endpoint, self._caller = plans, cloud, endpoint, caller
 
     def start(self, give_up: threading.Event) -> None:
@@ -217,7 +260,7 @@ class Fleet:
             else:
                 model_dir = place / "model"
                 model_dir.mkdir(parents=True, exist_ok=True)
-            variant = Variant(plan, model_dir, self._cloud, self._endpoint, self._caller)
+            variant = self._kind_of(plan)(plan, model_dir, self._cloud, self._endpoint, self._caller)
             (self.shadows if plan.shadow else self.variants).append(variant)
         for variant in (*self.variants, *self.shadows):
             variant.launch()
@@ -232,6 +275,13 @@ class Fleet:
         deadline = time.monotonic() + seconds
         while any(i.in_flight for v in self.variants for i in v.instances) and time.monotonic() < deadline:
             time.sleep(0.02)
+
+    def resize(self, wanted: dict[str, dict[str, Any]], give_up: threading.Event) -> None:
+        """By variant, the `count` of instances and the `weight` to have from now on."""
+        for variant in self.variants:
+            if asked := wanted.get(variant.plan.name):
+                variant.resize(asked["count"], give_up)
+                variant.plan = replace(variant.plan, weight=asked["weight"])
 
     def stop(self) -> None:
         for variant in (*self.variants, *self.shadows):
@@ -272,7 +322,29 @@ def _arguments(pid: int) -> str:
     return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
 
 
-def _end(instance: Instance) -> None:
+def _drain(instances: list[Instance]) -> None:
+    """Wait until none of them serves a request any more; the router has stopped sending them any."""
+    time.sleep(SETTLE_SECONDS)
+    deadline = time.monotonic() + STOP_SECONDS
+    while any(instance.in_flight for instance in instances) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _stop(instances: list[Instance]) -> None:
+    for instance in instances:
+        end(instance)
+    deadline = time.monotonic() + STOP_SECONDS
+    for instance in instances:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            instance.process.wait(max(0.1, deadline - time.monotonic()))
+        if instance.alive():
+            instance.process.kill()
+        if instance.follower is not None:
+            instance.follower.join()
+
+
+def end(instance: Instance) -> None:
+    """Ask an instance to finish what it serves and go."""
     instance.stopping = True
     with contextlib.suppress(ProcessLookupError):
         instance.process.send_signal(signal.SIGTERM)

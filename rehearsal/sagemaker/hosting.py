@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
+from rehearsal.application_autoscaling.records import DIMENSION, NAMESPACE, TARGET, resource_of, variant_of
+from rehearsal.sagemaker.async_inference import AsyncInference
+from rehearsal.sagemaker.capacity import deregistering, desired, must_keep_scaled, scaled_variants
 from rehearsal.sagemaker.endpoint_life import EndpointLife
 from rehearsal.sagemaker.endpoint_record import deployment, described, must_be_movable
 from rehearsal.sagemaker.endpoint_record import plans as live_plans
 from rehearsal.sagemaker.listing import page
-from rehearsal.sagemaker.meter import Meter
+from rehearsal.sagemaker.meter import Meter, Place
 from rehearsal.sagemaker.models import CONFIG, ENDPOINT, MODEL, Models, config_arn, endpoint_arn, model_arn
 from rehearsal.sagemaker.rollout import check_alarms
 from rehearsal.sagemaker.router import Router, endpoint_url
+from rehearsal.sagemaker.serverless import check_conversion
 from rehearsal.sagemaker.tags import Permissions, request_tags, tagging
 from rehearsal.sagemaker.traffic_policy import traffic_policy
 from rehearsal.sagemaker.variant_plan import VariantPlan, retained, variant_plan
@@ -43,6 +48,7 @@ class Hosting(Models):
     PERMISSIONS: ClassVar[Permissions] = {
         "CreateEndpoint": _deploys("CreateEndpoint"),
         "UpdateEndpoint": _deploys("UpdateEndpoint"),
+        "UpdateEndpointWeightsAndCapacities": _on_endpoint("UpdateEndpointWeightsAndCapacities"),
         "DescribeEndpoint": _on_endpoint("DescribeEndpoint"),
         "DeleteEndpoint": _on_endpoint("DeleteEndpoint"),
         "ListEndpoints": lambda params, caller: [Permission("sagemaker:ListEndpoints")],
@@ -50,9 +56,10 @@ class Hosting(Models):
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__(cloud)
-        self.meter = Meter(cloud)
+        self.meter = Meter(cloud, self._scaled)
         self.router = Router(cloud.store, self.meter)
         self._life = EndpointLife(cloud, self.router, self)
+        self._queues = AsyncInference(cloud, self.router, self.meter)
 
     # -- the daemon's life --------------------------------------------------------------------------------
 
@@ -61,9 +68,11 @@ class Hosting(Models):
         self.router.start()
         self.meter.start()
         self._life.start()
+        self._queues.start()
 
     def stop(self) -> None:
         self._life.give_up()
+        self._queues.stop()
         self.router.stop()
         self.meter.stop()
         self._life.stop()
@@ -94,7 +103,7 @@ class Hosting(Models):
                     "account": caller.account,
                     "region": caller.region,
                     "live": None,
-                    "pending": deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
+                    "pending": self._deployment(caller, params, plans),
                 },
             )
             self.tag(made, params.get("Tags"))
@@ -118,12 +127,15 @@ class Hosting(Models):
         endpoint = self._endpoint(caller, params["EndpointName"])
         made, plans = endpoint["EndpointArn"], self._plans(caller, params["EndpointConfigName"])
         # SageMaker reads the live configuration too, and refuses when it was deleted under the endpoint.
-        self._kept(CONFIG, config_arn(caller, endpoint["EndpointConfigName"]), "endpoint configuration")
+        before, after = (self._config(caller, name) for name in
+                         (endpoint["EndpointConfigName"], params["EndpointConfigName"]))  # fmt: skip
+        must_keep_scaled(self.cloud.store, caller, params["EndpointName"], before, after)
         plans = retained(plans, endpoint, params)
         config = params.get("DeploymentConfig")
         if params.get("RetainDeploymentConfig"):
             config = endpoint.get("LastDeploymentConfig")
         live = live_plans(endpoint["live"]) if endpoint["live"] else []
+        check_conversion(live, plans)
         check_alarms(self.cloud, traffic_policy(config, plans, live).alarms, plans[0].role, caller)
 
         def change(document: Document) -> None:
@@ -132,7 +144,7 @@ class Hosting(Models):
             document.update(
                 EndpointStatus="Updating",
                 LastModifiedTime=time.time(),
-                pending=deployment(params["EndpointConfigName"], plans, self._capture(caller, params)),
+                pending=self._deployment(caller, params, plans),
             )
             if config:
                 document["NextDeploymentConfig"] = config
@@ -142,6 +154,27 @@ class Hosting(Models):
         self._life.update(made)
         return {"EndpointArn": made}
 
+    def update_endpoint_weights_and_capacities(self, caller: Caller, params: Params) -> Params:
+        endpoint = self._endpoint(caller, params["EndpointName"])
+        made, wanted = endpoint["EndpointArn"], desired(endpoint, params)
+
+        def change(document: Document) -> None:
+            must_be_movable(document, "update")
+            document.pop("FailureReason", None)
+            document.update(EndpointStatus="Updating", LastModifiedTime=time.time(), desired=wanted)
+
+        self.cloud.store.update(ENDPOINT, made, change)
+        self._life.announce(made)
+        self._life.resize(made)
+        return {"EndpointArn": made}
+
+    def implied_permissions(self, operation: str, params: Params, caller: Caller) -> list[Permission]:
+        """What an operation takes besides its own permission, as the endpoint stands."""
+        if operation != "DeleteEndpoint":
+            return []
+        name = params["EndpointName"]
+        return [*deregistering(self.cloud.store, caller, name, self._live_variants(caller, name))]
+
     def delete_endpoint(self, caller: Caller, params: Params) -> Params:
         def change(document: Document) -> None:
             must_be_movable(document, "delete")
@@ -149,6 +182,7 @@ class Hosting(Models):
 
         made = self._endpoint(caller, params["EndpointName"])["EndpointArn"]
         self.cloud.store.update(ENDPOINT, made, change)
+        self._deregister(caller, params["EndpointName"])
         self._life.announce(made)
         self._life.delete(made)
         return {}
@@ -164,8 +198,30 @@ class Hosting(Models):
     def _endpoint(self, caller: Caller, name: str) -> Document:
         return self._kept(ENDPOINT, endpoint_arn(caller, name), "endpoint")
 
+    def _config(self, caller: Caller, name: str) -> Document:
+        return self._kept(CONFIG, config_arn(caller, name), "endpoint configuration")
+
+    def _live_variants(self, caller: Caller, name: str) -> list[str]:
+        endpoint = self.cloud.store.get(ENDPOINT, endpoint_arn(caller, name)) or {}
+        return [plan["name"] for plan in (endpoint.get("live") or {"plans": []})["plans"]]
+
+    def _scaled(self) -> Iterator[Place]:
+        """The variants that are scaled, on what they run now."""
+        for _, target in self.cloud.store.list(TARGET):
+            where, (name, variant) = Caller(target["account"], target["region"]), variant_of(target["ResourceId"])
+            endpoint = self.cloud.store.get(ENDPOINT, endpoint_arn(where, name))
+            if endpoint and endpoint["live"]:
+                yield Place(name, variant, endpoint["live"]["config"], where.account, where.region)
+
+    def _deregister(self, caller: Caller, name: str) -> None:
+        """An endpoint takes its scalable targets with it; the caller's permission to do that has been asked for."""
+        scaling = self.cloud.client("application-autoscaling", account=caller.account, region=caller.region)
+        for variant in scaled_variants(self.cloud.store, caller, name, self._live_variants(caller, name)):
+            scaling.deregister_scalable_target(ServiceNamespace=NAMESPACE, ScalableDimension=DIMENSION,
+                                               ResourceId=resource_of(name, variant))  # fmt: skip
+
     def _plans(self, caller: Caller, config_name: str) -> list[VariantPlan]:
-        config = self._kept(CONFIG, config_arn(caller, config_name), "endpoint configuration")
+        config = self._config(caller, config_name)
         return [
             variant_plan(variant, self._model(caller, variant), shadow=shadow)
             for key, shadow in (("ProductionVariants", False), ("ShadowProductionVariants", True))
@@ -175,7 +231,9 @@ class Hosting(Models):
     def _model(self, caller: Caller, variant: Document) -> Document:
         return self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
 
-    def _capture(self, caller: Caller, params: Params) -> Document | None:
-        config = self._kept(CONFIG, config_arn(caller, params["EndpointConfigName"]), "endpoint configuration")
+    def _deployment(self, caller: Caller, params: Params, plans: list[VariantPlan]) -> Document:
+        name = params["EndpointConfigName"]
+        config = self._config(caller, name)
         capture: Document = config.get("DataCaptureConfig") or {}
-        return capture if capture and capture.get("EnableCapture", True) else None
+        captures = capture if capture and capture.get("EnableCapture", True) else None
+        return deployment(name, plans, captures, config.get("AsyncInferenceConfig"))

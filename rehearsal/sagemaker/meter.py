@@ -7,20 +7,29 @@ import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rehearsal.service import Cloud
 
 log = logging.getLogger("rehearsal")
-NAMESPACE = "AWS/SageMaker"
+NAMESPACE, PER_INSTANCE = "AWS/SageMaker", "InvocationsPerInstance"
 OWN_NAMESPACE, DROPPED = "Rehearsal", "ShadowRequestsDropped"
 """SageMaker has no metric for copies that it did not send."""
 PERIOD_SECONDS, LEAST_PERIOD_SECONDS = 60, 0.2
 VALUES = 150
 """PutMetricData takes at most this many different values of one metric at once."""
 DIGITS = 3
-_MICROSECONDS = ("ModelLatency", "OverheadLatency")
+_MICROSECONDS = ("ModelLatency", "OverheadLatency", "ModelSetupTime", "RequestDownloadLatency",
+                 "ResponseUploadLatency", "TimeInBacklog")  # fmt: skip
+_UNITS = {
+    **dict.fromkeys(_MICROSECONDS, "Microseconds"),
+    "TotalProcessingTime": "Milliseconds",
+    "ApproximateAgeOfOldestRequest": "Seconds",
+}
+_ALSO_ASYNCHRONOUS = ("Invocation4XXErrors", "Invocation5XXErrors", "ModelLatency")
+"""SageMaker publishes no other metric of invocations for asynchronous endpoints."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Place:
     config: str
     account: str
     region: str
+    asynchronous: bool = False
 
     def dimensions(self) -> list[list[dict[str, str]]]:
         """The variant's, whatever the fleet; and the fleet's own, by which a rollout tells new from old."""
@@ -42,14 +52,30 @@ class Place:
         ]
 
 
+@dataclass(frozen=True)
+class QueuePlace:
+    """An asynchronous endpoint's queue, or with `variant` what is done with its requests."""
+
+    endpoint: str
+    account: str
+    region: str
+    variant: str = ""
+
+    def dimensions(self) -> list[list[dict[str, str]]]:
+        """One set: the endpoint's, and the variant's if there is one."""
+        named = {"EndpointName": self.endpoint, **({"VariantName": self.variant} if self.variant else {})}
+        return [[{"Name": key, "Value": value} for key, value in named.items()]]
+
+
 class Meter:
     """Counts invocations as they end; safe to use from the router's thread."""
 
-    def __init__(self, cloud: Cloud) -> None:
-        self._cloud = cloud
+    def __init__(self, cloud: Cloud, scaled: Callable[[], Iterable[Place]]) -> None:
+        """`scaled` gives the variants for which a minute without invocations is a value of zero."""
+        self._cloud, self._scaled = cloud, scaled
         self._period = max(PERIOD_SECONDS / cloud.time_scale, LEAST_PERIOD_SECONDS)
         self._lock = threading.Lock()
-        self._counts: dict[tuple[int, Place, str], Counter[float]] = {}
+        self._counts: dict[tuple[int, Place | QueuePlace, str], Counter[float]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="endpoint-metrics", daemon=True)
 
@@ -65,29 +91,35 @@ class Meter:
         """One request ended: the HTTP status, the seconds the model and the whole took, the instances in service."""
         values = {
             "Invocations": 1.0,
-            "InvocationsPerInstance": 1 / max(1, instances),
+            PER_INSTANCE: 1 / max(1, instances),
             "Invocation4XXErrors": float(400 <= status < 500),
             "Invocation5XXErrors": float(status >= 500),
             "InvocationModelErrors": float(not 200 <= status < 300),
-            "ModelLatency": _rounded(model * 1e6),
-            "OverheadLatency": _rounded(max(0.0, total - model) * 1e6),
+            "ModelLatency": model * 1e6,
+            "OverheadLatency": max(0.0, total - model) * 1e6,
         }
+        for name, value in values.items():
+            if not place.asynchronous or name in _ALSO_ASYNCHRONOUS:
+                self.record(place, name, value)
+
+    def record(self, place: Place | QueuePlace, name: str, value: float) -> None:
+        """One value of a metric."""
         slot = math.floor(time.time() / self._period)
         with self._lock:
-            for name, value in values.items():
-                self._counts.setdefault((slot, place, name), Counter())[value] += 1
+            self._counts.setdefault((slot, place, name), Counter())[_rounded(value)] += 1
 
     def dropped(self, place: Place) -> None:
         """A copy for a shadow variant was not sent, since too many were under way."""
-        slot = math.floor(time.time() / self._period)
-        with self._lock:
-            self._counts.setdefault((slot, place, DROPPED), Counter())[1.0] += 1
+        self.record(place, DROPPED, 1.0)
 
     def failed(self, place: Place) -> None:
         """An instance went away under a request, which another one then answered."""
-        slot = math.floor(time.time() / self._period)
-        with self._lock:
-            self._counts.setdefault((slot, place, "InvocationModelErrors"), Counter())[1.0] += 1
+        if not place.asynchronous:
+            self.record(place, "InvocationModelErrors", 1.0)
+
+    def set_up(self, place: Place, seconds: float) -> None:
+        """A serverless variant was started for a request."""
+        self.record(place, "ModelSetupTime", seconds * 1e6)
 
     def _run(self) -> None:
         while not self._stopping.wait(self._period - time.time() % self._period):
@@ -102,6 +134,11 @@ class Meter:
             data = _data(name, counts, slot * self._period, place)
             namespace = OWN_NAMESPACE if name == DROPPED else NAMESPACE
             by_place.setdefault((namespace, place.account, place.region), []).extend(data)
+        invoked = {place for _, place, _ in over}
+        for place in self._scaled():
+            if place not in invoked:  # so that what nobody asks any more can be scaled in
+                idle = _data(PER_INSTANCE, Counter([0.0]), (now - 1) * self._period, place)
+                by_place.setdefault((NAMESPACE, place.account, place.region), []).extend(idle)
         for (namespace, account, region), data in by_place.items():
             self._put(namespace, data, account, region)
 
@@ -115,15 +152,14 @@ class Meter:
                 log.error("metrics of endpoints could not be published: %s", error)
 
 
-def _data(name: str, counts: Counter[float], at: float, place: Place) -> list[dict[str, Any]]:
+def _data(name: str, counts: Counter[float], at: float, place: Place | QueuePlace) -> list[dict[str, Any]]:
     values = sorted(counts)
-    unit = "Microseconds" if name in _MICROSECONDS else "None"
     return [
         {
             "MetricName": name,
             "Dimensions": dimensions,
             "Timestamp": at,
-            "Unit": unit,
+            "Unit": _UNITS.get(name, "Count" if isinstance(place, QueuePlace) else "None"),
             "Values": values[first : first + VALUES],
             "Counts": [float(counts[value]) for value in values[first : first + VALUES]],
         }

@@ -7,9 +7,11 @@ from typing import Any, ClassVar
 
 from rehearsal.environments import images
 from rehearsal.sagemaker.artifact import ArtifactError, check_readable
+from rehearsal.sagemaker.async_request import check_asynchronous
 from rehearsal.sagemaker.container import SAGEMAKER
 from rehearsal.sagemaker.fleet import server_image
 from rehearsal.sagemaker.listing import page
+from rehearsal.sagemaker.serverless import check_serverless, check_serverless_model
 from rehearsal.sagemaker.tags import Permissions, Tags, request_tags, tagging
 from rehearsal.sagemaker.variant_plan import container_of
 from rehearsal.service import Caller, Params, Permission, ServiceError, Unsupported, arn
@@ -26,7 +28,6 @@ _CONTAINER_REFUSED = (
     "ContainerMetricsConfig",
 )
 _VARIANT_REFUSED = (
-    "ServerlessConfig",
     "AcceleratorType",
     "InstancePools",
     "ManagedInstanceScaling",
@@ -36,7 +37,6 @@ _VARIANT_REFUSED = (
     "EnableSSMAccess",
 )
 _CONFIG_REFUSED = (
-    "AsyncInferenceConfig",
     "ExplainerConfig",
     "ExecutionRoleArn",
     "VpcConfig",
@@ -73,10 +73,18 @@ def _creates_config(params: Params, caller: Caller) -> list[Permission]:
     made, variants = config_arn(caller, params["EndpointConfigName"]), variants_of(params)
     models = [model_arn(caller, v["ModelName"]) for v in variants if "ModelName" in v]
     types = [v["InstanceType"] for v in variants if "InstanceType" in v]
+    sizes = [v["ServerlessConfig"] for v in variants if "ServerlessConfig" in v]
     key = params.get("KmsKeyId")
     # The service authorization reference and the key's own page differ in its name: both are given.
     keys = {"sagemaker:VolumeKmsKey": key, "sagemaker:VolumeKmsKeyArn": key} if key else {}
-    context = {"sagemaker:ModelArn": models, "sagemaker:InstanceTypes": types, **keys, **request_tags(params)}
+    context = {
+        "sagemaker:ModelArn": models,
+        **({"sagemaker:InstanceTypes": types} if types else {}),
+        **({"sagemaker:ServerlessMemorySize": max(size["MemorySizeInMB"] for size in sizes)} if sizes else {}),
+        **({"sagemaker:ServerlessMaxConcurrency": max(size["MaxConcurrency"] for size in sizes)} if sizes else {}),
+        **keys,
+        **request_tags(params),
+    }
     return [Permission("sagemaker:CreateEndpointConfig", made, context), *tagging(made, params)]
 
 
@@ -136,7 +144,9 @@ class Models(Tags):
         made = config_arn(caller, params["EndpointConfigName"])
         _check_config(params)
         for variant in variants_of(params):
-            self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
+            model = self._kept(MODEL, model_arn(caller, variant["ModelName"]), "model")
+            if variant.get("ServerlessConfig"):
+                check_serverless_model(model)
         if self.cloud.store.get(CONFIG, made) is not None:
             message = f'Cannot create already existing endpoint configuration "{made}".'
             raise ServiceError("ValidationException", message)
@@ -211,14 +221,19 @@ def _check_shadow(params: Params) -> None:
 
 
 def _check_config(params: Params) -> None:
+    check_serverless(params)
     _refuse(params, _CONFIG_REFUSED, f"endpoint configuration {params['EndpointConfigName']}")
     _check_shadow(params)
+    check_asynchronous(params)
     names = [variant["VariantName"] for variant in variants_of(params)]
     if len(set(names)) < len(names):
         raise ServiceError("ValidationException", f"variant names must be unique: {', '.join(names)}")
     for variant in variants_of(params):
         _refuse(variant, _VARIANT_REFUSED, f"variant {variant['VariantName']}")
-        missing = [key for key in ("ModelName", "InstanceType", "InitialInstanceCount") if key not in variant]
+        needed = (
+            ("ModelName",) if variant.get("ServerlessConfig") else ("ModelName", "InstanceType", "InitialInstanceCount")
+        )
+        missing = [key for key in needed if key not in variant]
         if missing:
             raise ServiceError("ValidationException", f"variant {variant['VariantName']} lacks {', '.join(missing)}")
 

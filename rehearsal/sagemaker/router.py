@@ -19,15 +19,15 @@ from typing import Any
 import httpx
 import uvicorn
 
-from rehearsal.sagemaker.fleet import Fleet, Instance, Variant
+from rehearsal.sagemaker.async_request import Answer
+from rehearsal.sagemaker.fleet import Fleet, Instance, Throttled, Unhealthy, Variant
 from rehearsal.sagemaker.meter import Meter, Place
 from rehearsal.sagemaker.mirror import Mirror
 from rehearsal.store import Store
 
 log = logging.getLogger("rehearsal")
 KIND, KEY = "sagemaker/router", "address"
-PAYLOAD_BYTES = 25 * 1024 * 1024
-"""SageMaker's limit for a real-time request (its API model still states the older 6 MiB)."""
+PAYLOAD_BYTES = Variant.payload_bytes
 MODEL_SECONDS = 60.0
 """How long SageMaker waits for a model's answer."""
 ENDPOINT_HEADER, VARIANT_HEADER = "x-rehearsal-endpoint", "x-amzn-sagemaker-target-variant"
@@ -105,6 +105,7 @@ class Router:
         self._client: httpx.AsyncClient | None = None
         self._mirror: Mirror | None = None
         self._server: uvicorn.Server | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -147,16 +148,29 @@ class Router:
     def remove(self, arn: str) -> None:
         self._routes.pop(arn, None)
 
+    def instances(self, arn: str) -> int:
+        """How many instances of the live fleet can be asked."""
+        route = self._routes.get(arn)
+        variants = route.fleet.variants if route else []
+        return sum(i.alive() and not i.stopping for variant in variants for i in [*variant.instances])
+
+    def invoke(self, arn: str, headers: dict[str, str], body: bytes, seconds: float) -> Answer:
+        """Ask whatever is live, from a thread of its own; Refused when there is nothing, or no answer in time."""
+        if self._loop is None or self._loop.is_closed():
+            raise Refused(503, "the router does not run")
+        asked = self._forward(arn, "POST", "invocations", headers, body, seconds)
+        _, answer = asyncio.run_coroutine_threadsafe(asked, self._loop).result()
+        return Answer(answer.status_code, answer.headers.get("content-type", ""), answer.content)
+
     def requests(self, arn: str) -> int:
         """How many invocations an endpoint got since the rehearsal started."""
         return self._routes[arn].requests if arn in self._routes else 0
 
     def _run(self, server: uvicorn.Server, listener: socket.socket) -> None:
         async def serve() -> None:
+            self._loop = asyncio.get_running_loop()
             limits = httpx.Limits(max_connections=200, max_keepalive_connections=50, keepalive_expiry=30)
-            async with httpx.AsyncClient(
-                limits=limits, timeout=httpx.Timeout(MODEL_SECONDS, connect=2), trust_env=False
-            ) as self._client:
+            async with httpx.AsyncClient(limits=limits, trust_env=False) as self._client:
                 self._mirror = Mirror(self._meter, MODEL_SECONDS)
                 await server.serve(sockets=[listener])
                 await self._mirror.close()
@@ -176,7 +190,7 @@ class Router:
         headers = {key.decode().lower(): value.decode() for key, value in scope["headers"]}
         name, action = _parse(scope["path"])
         route = self._route(name, headers.get(ENDPOINT_HEADER))
-        body = await _body(receive)
+        body = await _body(receive, min(variant.payload_bytes for variant in route.fleet.variants))
         if action == "invocations":
             route.requests += 1
         passed_on = {key: value for key, value in headers.items() if key not in _NOT_PASSED_ON}
@@ -206,7 +220,13 @@ class Router:
         return found[0]
 
     async def _forward(
-        self, arn: str, method: str, action: str, headers: dict[str, str], body: bytes
+        self,
+        arn: str,
+        method: str,
+        action: str,
+        headers: dict[str, str],
+        body: bytes,
+        seconds: float = MODEL_SECONDS,
     ) -> tuple[Variant, httpx.Response]:
         tried: set[str] = set()
         began = time.monotonic()
@@ -218,6 +238,7 @@ class Router:
                 break
             fleet, variant = route.variant(headers.get(VARIANT_HEADER))
             place = _place(arn, fleet, variant) if action == "invocations" else None
+            await self._wake(variant, place)
             instance = route.instance(fleet, variant, tried)
             if instance is not None:
                 if place is not None and not tried:
@@ -225,7 +246,7 @@ class Router:
                 tried.add(instance.id)
                 asked = time.monotonic()
                 try:
-                    answer = await self._ask(instance, method, action, headers, body)
+                    answer = await self._ask(instance, method, action, headers, body, seconds)
                 except Refused as refused:
                     self._measure(place, refused.status, asked, began, variant)
                     raise
@@ -242,6 +263,17 @@ class Router:
             self._meter.invoked(place, 503, 0.0, time.monotonic() - began, 1)
         raise Refused(503, f"Endpoint {_name(arn)} has no healthy instance")
 
+    async def _wake(self, variant: Variant, place: Place | None) -> None:
+        """Whatever a variant does before it takes a request; Refused when it takes none."""
+        try:
+            seconds = await variant.wake()
+        except Throttled as error:
+            raise Refused(429, str(error)) from None
+        except Unhealthy as error:
+            raise Refused(503, str(error)) from None
+        if seconds and place is not None:
+            self._meter.set_up(place, seconds)
+
     def _copy(self, arn: str, fleet: Fleet, headers: dict[str, str], body: bytes) -> None:
         assert self._mirror is not None
         self._mirror.offer(fleet, headers, body, lambda of, variant: _place(arn, of, variant))
@@ -252,14 +284,18 @@ class Router:
             self._meter.invoked(place, status, now - asked, now - began, len(variant.instances))
 
     async def _ask(
-        self, instance: Instance, method: str, action: str, headers: dict[str, str], body: bytes
+        self, instance: Instance, method: str, action: str, headers: dict[str, str], body: bytes, seconds: float
     ) -> httpx.Response | None:
         """The instance's answer, or None if it went away before it gave one."""
         assert self._client is not None
         instance.in_flight += 1
         try:
             return await self._client.request(
-                method, f"http://127.0.0.1:{instance.port}/{action}", headers=headers, content=body
+                method,
+                f"http://127.0.0.1:{instance.port}/{action}",
+                headers=headers,
+                content=body,
+                timeout=httpx.Timeout(seconds, connect=2),
             )
         except httpx.ReadTimeout:
             raise Refused(504, "Your invocation timed out while waiting for a response from the model") from None
@@ -278,7 +314,8 @@ def _named(variants: list[Variant], name: str, arn: str) -> Variant:
 
 
 def _place(arn: str, fleet: Fleet, variant: Variant) -> Place:
-    return Place(_name(arn), variant.plan.name, fleet.config, arn.split(":")[4], arn.split(":")[3])
+    account, region = arn.split(":")[4], arn.split(":")[3]
+    return Place(_name(arn), variant.plan.name, fleet.config, account, region, fleet.asynchronous)
 
 
 def _parse(path: str) -> tuple[str, str]:
@@ -288,14 +325,14 @@ def _parse(path: str) -> tuple[str, str]:
     return parts[1], parts[2]
 
 
-async def _body(receive: Receive) -> bytes:
+async def _body(receive: Receive, limit: int) -> bytes:
     content, more = bytearray(), True
     while more:
         message = await receive()
         content += message.get("body", b"")
         more = message.get("more_body", False)
-        if len(content) > PAYLOAD_BYTES:
-            raise Refused(413, f"the payload is larger than {PAYLOAD_BYTES // 1024 // 1024} MB")
+        if len(content) > limit:
+            raise Refused(413, f"the payload is larger than {limit // 1024 // 1024} MB")
     return bytes(content)
 
 

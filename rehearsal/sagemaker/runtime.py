@@ -1,21 +1,24 @@
-"""InvokeEndpoint: AWS's signed door to the same router that answers plain HTTP."""
+"""InvokeEndpoint: AWS's signed door to the router that answers plain HTTP. InvokeEndpointAsync: into a queue."""
 
 from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import httpx
 
+from rehearsal.sagemaker.async_request import KIND as REQUEST
+from rehearsal.sagemaker.async_request import queued
 from rehearsal.sagemaker.models import ENDPOINT, endpoint_arn
 from rehearsal.sagemaker.router import ENDPOINT_HEADER, MODEL_SECONDS, PAYLOAD_BYTES, VARIANT_HEADER, endpoint_url
 from rehearsal.sagemaker.tags import Permissions
 from rehearsal.service import Caller, Cloud, Params, Permission, Response, Service, ServiceError, Unsupported
 
-_PATH = re.compile(r"/endpoints/([^/]+)/invocations")
+_PATH = re.compile(r"/endpoints/([^/]+)/(async-)?invocations")
 _HEADERS = {
     "ContentType": "content-type",
     "Accept": "accept",
@@ -23,6 +26,18 @@ _HEADERS = {
     "CustomAttributes": "x-amzn-sagemaker-custom-attributes",
     "InferenceId": "x-amzn-sagemaker-inference-id",
 }
+_ASYNC_HEADERS = {
+    "ContentType": "x-amzn-sagemaker-content-type",
+    "Accept": "x-amzn-sagemaker-accept",
+    "CustomAttributes": "x-amzn-sagemaker-custom-attributes",
+    "InferenceId": "x-amzn-sagemaker-inference-id",
+    "InputLocation": "x-amzn-sagemaker-inputlocation",
+    "S3OutputPathExtension": "x-amzn-sagemaker-s3outputpathextension",
+    "Filename": "x-amzn-sagemaker-filename",
+    "RequestTTLSeconds": "x-amzn-sagemaker-requestttlseconds",
+    "InvocationTimeoutSeconds": "x-amzn-sagemaker-invocationtimeoutseconds",
+}
+_SECONDS = ("RequestTTLSeconds", "InvocationTimeoutSeconds")
 _REFUSED = {
     "x-amzn-sagemaker-target-model": "TargetModel",
     "x-amzn-sagemaker-session-id": "SessionId",
@@ -59,6 +74,9 @@ class SageMakerRuntime(Service):
         "InvokeEndpoint": lambda params, caller: [
             Permission("sagemaker:InvokeEndpoint", endpoint_arn(caller, params["EndpointName"]))
         ],
+        "InvokeEndpointAsync": lambda params, caller: [
+            Permission("sagemaker:InvokeEndpointAsync", endpoint_arn(caller, params["EndpointName"]))
+        ],
     }
 
     def __init__(self, cloud: Cloud) -> None:
@@ -74,8 +92,11 @@ class SageMakerRuntime(Service):
     def parse(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> tuple[str, Params]:
         match = _PATH.fullmatch(path)
         if match is None or method != "POST":
-            raise Unsupported(f"{method} {path} of sagemaker-runtime is not rehearsed; InvokeEndpoint is")
+            raise Unsupported(f"{method} {path} of sagemaker-runtime is not rehearsed; InvokeEndpoint and"
+                              " InvokeEndpointAsync are")  # fmt: skip
         given = {key.lower(): value for key, value in headers.items()}
+        if match[2]:
+            return "InvokeEndpointAsync", _async_params(unquote(match[1]), given, body)
         for header, member in _REFUSED.items():
             if header in given:
                 raise Unsupported(f"InvokeEndpoint with {member} is not rehearsed")
@@ -84,7 +105,7 @@ class SageMakerRuntime(Service):
 
     def invoke_endpoint(self, caller: Caller, params: Params) -> Params:
         made, body = endpoint_arn(caller, params["EndpointName"]), params["Body"]
-        url = self._address(made, caller, params["EndpointName"])
+        url = self._address(made, caller, params["EndpointName"], asynchronous=False)
         if len(body) > PAYLOAD_BYTES:
             raise ServiceError("ValidationError", f"the body is larger than {PAYLOAD_BYTES // 1024 // 1024} MB", 413)
         headers = {header: params[member] for member, header in _HEADERS.items() if member in params}
@@ -100,7 +121,24 @@ class SageMakerRuntime(Service):
             "InvokedProductionVariant": variant,
         }
 
+    def invoke_endpoint_async(self, caller: Caller, params: Params) -> Params:
+        made = endpoint_arn(caller, params["EndpointName"])
+        self._address(made, caller, params["EndpointName"], asynchronous=True)
+        if bool(params.get("Body")) == ("InputLocation" in params):
+            raise ServiceError("ValidationError", "Give exactly one of Body and InputLocation.")
+        if not params.get("InputLocation", "s3://").startswith("s3://"):
+            raise Unsupported("InputLocation is rehearsed as s3://bucket/key only")
+        request = queued(self.cloud.store.get(ENDPOINT, made) or {}, params)
+        self.cloud.store.put(REQUEST, f"{made}/{uuid.uuid4()}", request)
+        return {
+            "InferenceId": request["InferenceId"],
+            "OutputLocation": request["output"],
+            "FailureLocation": request["failure"],
+        }
+
     def respond(self, operation: str, result: Params) -> Response:
+        if operation == "InvokeEndpointAsync":
+            return _accepted(result)
         return (
             200,
             {
@@ -115,16 +153,35 @@ class SageMakerRuntime(Service):
         body = json.dumps({"Message": error.message, "message": error.message, **details}).encode()
         return error.status, {"Content-Type": "application/json", "x-amzn-ErrorType": error.code}, body
 
-    def _address(self, made: str, caller: Caller, name: str) -> str:
+    def _address(self, made: str, caller: Caller, name: str, *, asynchronous: bool) -> str:
         endpoint, url = self.cloud.store.get(ENDPOINT, made), endpoint_url(self.cloud.store, name)
         if endpoint is None or url is None or endpoint["EndpointStatus"] not in _SERVING:
             raise ServiceError("ValidationError", f"Endpoint {name} of account {caller.account} not found.")
+        if bool((endpoint["live"] or {}).get("asynchronous")) != asynchronous:
+            kind, call = ("real-time", "InvokeEndpoint") if asynchronous else ("asynchronous", "InvokeEndpointAsync")
+            raise ServiceError("ValidationError", f"Endpoint {name} is for {kind} inference; use {call}.")
         return url
+
+
+def _async_params(endpoint: str, headers: Mapping[str, str], body: bytes) -> Params:
+    members: Params = {member: headers[header] for member, header in _ASYNC_HEADERS.items() if header in headers}
+    for member in _SECONDS:
+        if member in members:
+            members[member] = int(members[member])
+    return {"EndpointName": endpoint, **members, **({"Body": body} if body else {})}
+
+
+def _accepted(result: Params) -> Response:
+    places = {f"X-Amzn-SageMaker-{key}": result[key] for key in ("OutputLocation", "FailureLocation") if key in result}
+    body = json.dumps({"InferenceId": result["InferenceId"]}).encode()
+    return 202, {"Content-Type": "application/json", **places}, body
 
 
 def _router_error(answer: httpx.Response, caller: Caller, endpoint: str) -> ServiceError:
     if answer.status_code == 504:
         return ModelError(0, answer.text, "the model", caller, endpoint)
+    if answer.status_code == 429:
+        return ServiceError("ThrottlingException", answer.text, 400)
     if answer.status_code in (400, 413):
         return ServiceError("ValidationError", answer.text, answer.status_code)
     return ServiceError("ServiceUnavailable", answer.text, 503)

@@ -30,6 +30,8 @@ class TrafficPolicy:
 def traffic_policy(config: Document | None, plans: list[VariantPlan], live: list[VariantPlan]) -> TrafficPolicy:
     """The policy that a DeploymentConfig states for these fleets; ValidationException where SageMaker refuses it."""
     config = config or {}
+    if config and any(plan.serverless for plan in [*plans, *live]):
+        raise _refused("a serverless endpoint takes no DeploymentConfig: its traffic moves all at once")
     if config.get("RollingUpdatePolicy"):
         raise Unsupported("RollingUpdatePolicy is not rehearsed; use BlueGreenUpdatePolicy")
     blue_green = config.get("BlueGreenUpdatePolicy") or {}

@@ -10,6 +10,8 @@ from rehearsal.service import Params
 Document = dict[str, Any]
 STARTUP_SECONDS = 600.0
 """SageMaker's default time for an instance to pass its health check."""
+SERVERLESS_STARTUP_SECONDS = 180.0
+"""SageMaker's time for a serverless container to do so."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class VariantPlan:
     environment: dict[str, str]
     role: str
     startup_seconds: float
+    serverless: Document | None = None
+    """The ServerlessConfig of a variant without instances."""
     shadow: bool = False
     """Whether it gets copies of requests only, and its answers go to nobody."""
 
@@ -34,16 +38,18 @@ class VariantPlan:
 
 def variant_plan(variant: Document, model: Document, *, shadow: bool = False) -> VariantPlan:
     """The plan of a configuration's variant and its model."""
-    container = container_of(model)
+    container, serverless = container_of(model), variant.get("ServerlessConfig")
+    startup = SERVERLESS_STARTUP_SECONDS if serverless else STARTUP_SECONDS
     return VariantPlan(
         name=variant["VariantName"],
         weight=variant.get("InitialVariantWeight", 1.0),
-        count=variant["InitialInstanceCount"],
+        count=0 if serverless else variant["InitialInstanceCount"],
         image=container["Image"],
         model_data_url=container.get("ModelDataUrl"),
         environment=container.get("Environment") or {},
         role=model["ExecutionRoleArn"],
-        startup_seconds=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", STARTUP_SECONDS),
+        startup_seconds=variant.get("ContainerStartupHealthCheckTimeoutInSeconds", startup),
+        serverless=serverless,
         shadow=shadow,
     )
 
@@ -59,11 +65,11 @@ def retained(plans: list[VariantPlan], endpoint: Document, params: Params) -> li
     if not params.get("RetainAllVariantProperties") or not endpoint["live"]:
         return plans
     excluded = {p["VariantPropertyType"] for p in params.get("ExcludeRetainedVariantProperties") or []}
-    live = {plan["name"]: plan for plan in endpoint["live"]["plans"]}
+    live = {plan["name"]: plan for plan in endpoint["live"]["plans"] if not plan.get("serverless")}
     kept = {"count": "DesiredInstanceCount", "weight": "DesiredWeight"}
 
     def retain(plan: VariantPlan) -> VariantPlan:
-        before = live.get(plan.name, {})
+        before = live.get(plan.name, {}) if plan.serverless is None else {}
         return VariantPlan(
             **{
                 **asdict(plan),

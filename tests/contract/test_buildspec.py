@@ -25,7 +25,8 @@ esac
 """
 VARIABLES = {
     "MODEL": "buy", "ARTIFACTS": "artifacts", "DATA": "data", "COMMIT": "c" * 40, "TRIGGER": "push",
-    "REASON": "push to main", "AS_OF": "none", "EXECUTION": "1234", "DAYS": "2013-02-27 2013-03-01 2013-02-28 draft",
+    "REASON": "push to main", "AS_OF": "none", "EXECUTION": "1234",
+    "DAYS": "2013-02-27 2013-03-01 2099-01-01 2013-02-28 draft",
 }  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def build(repository: Path, tmp_path: Path) -> Build:
     return Build(repository, tmp_path / "s3")
 
 
-def test_a_push_is_verified_as_of_the_newest_day_and_its_bundle_uploaded(build: Build) -> None:
+def test_a_push_is_verified_as_of_the_newest_day_that_is_no_mistake_and_its_bundle_uploaded(build: Build) -> None:
     done = build.run()
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(build.artifact.read_text())

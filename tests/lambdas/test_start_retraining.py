@@ -1,237 +1,345 @@
-"""Which events start which pipelines, and what the function asks AWS for on the way."""
+"""The one door to retraining, from the event to what AWS is asked for."""
 
 from __future__ import annotations
 
-import copy
 import json
-from types import SimpleNamespace
-from typing import Any
 
-import boto3
 import pytest
-from botocore.stub import Stubber
 
 from lambdas.start_retraining import handler
-from lambdas.start_retraining.decide import Model, Start, decide
-from lambdas.start_retraining.events import Ignored, Manual, Push, Watched, parse
+from tests.lambdas.retraining_world import (
+    HOUR,
+    MINUTE,
+    NEW,
+    NOON,
+    OLD,
+    SECOND,
+    Params,
+    World,
+    added,
+    alarm_event,
+    arrival_event,
+    deleted,
+    manual_event,
+    modified,
+    push_event,
+    schedule_event,
+)
 
-ARN = "arn:aws:codecommit:us-east-1:000000000000:pushline"
-WATCHED = Watched(ARN, "main")
-NEW, OLD = "a" * 40, "b" * 40
-FLIGHTS = Model("flight_delay", "pushline-flight-delay", ("model_code/flight_delay", "model_code/shared"))
-BIKES = Model("bike_demand", "pushline-bike-demand", ("model_code/bike_demand", "model_code/shared"))
-
-
-def push_event(**detail: Any) -> dict[str, Any]:
-    return {
-        "version": "0", "id": "e-1", "detail-type": "CodeCommit Repository State Change", "source": "aws.codecommit",
-        "account": "000000000000", "time": "2013-03-01T00:00:00Z", "region": "us-east-1", "resources": [ARN],
-        "detail": {"event": "referenceUpdated", "repositoryName": "pushline", "repositoryId": "r", "commitId": NEW,
-                   "oldCommitId": OLD, "referenceType": "branch", "referenceName": "main",
-                   "referenceFullName": "refs/heads/main", **detail},
-    }  # fmt: skip
-
-
-def changed(**top: Any) -> dict[str, Any]:
-    return {**push_event(), **top}
-
-
-def started(paths: list[str] | None, push: Push | None = None) -> list[str]:
-    return [start.model for start in decide(push or Push(NEW, OLD), [FLIGHTS, BIKES], paths)]
-
-
-def test_a_push_names_its_commits() -> None:
-    assert parse(push_event(), WATCHED, "r") == Push(NEW, OLD)
-
-
-def test_a_new_branch_has_no_old_commit() -> None:
-    event = push_event(event="referenceCreated")
-    del event["detail"]["oldCommitId"]
-    assert parse(event, WATCHED, "r") == Push(NEW)
-
-
-@pytest.mark.parametrize(("event", "why"), [
-    (push_event(event="referenceDeleted"), "deleted"),
-    (push_event(referenceName="feature"), "not branch main"),
-    (push_event(referenceType="tag"), "not branch main"),
-    (push_event(repositoryName="other"), "not about repository pushline"),
-    (push_event(commitId="HEAD; rm -rf"), "no commit"),
-    (push_event(oldCommitId="../.."), "no commit"),
-    (changed(account="111111111111"), "account 111111111111"),
-    (changed(resources=[]), "not about repository"),
-    (changed(resources=[ARN, ARN.replace("pushline", "other")]), "not about repository"),
-    (changed(resources=[ARN.replace("000000000000", "111111111111")]), "not about repository"),
-    (changed(source="my.codecommit"), "unknown event"),
-    (changed(detail="text"), "no detail"),
-    ({}, "unknown event"),
-    ({"source": "pushline.manual", "detail": {}}, "must name the model"),
-    ({"source": "pushline.manual", "detail": {"model": "m", "as_of": "yesterday"}}, "not a date"),
-])  # fmt: skip
-def test_what_is_forged_foreign_or_not_a_push_to_the_branch_is_ignored_with_the_reason(
-    event: dict[str, Any], why: str
-) -> None:
-    with pytest.raises(Ignored, match=why):
-        parse(event, WATCHED, "r")
-
-
-@pytest.mark.parametrize(("paths", "models"), [
-    (["model_code/flight_delay/train.py"], ["flight_delay"]),
-    (["model_code/shared/calendar.py"], ["flight_delay", "bike_demand"]),
-    (["model_code/flight_delay_2/train.py", "model_code/bike_demand/model.yaml"], ["bike_demand"]),
-    (None, ["flight_delay", "bike_demand"]),
-])  # fmt: skip
-def test_a_push_starts_the_models_whose_folders_it_touches(paths: list[str] | None, models: list[str]) -> None:
-    assert started(paths) == models
-
-
-@pytest.mark.parametrize("paths", [["README.md"], ["model_code/flight_delay_2/train.py"], []])
-def test_a_push_that_touches_no_model_starts_nothing(paths: list[str]) -> None:
-    with pytest.raises(Ignored, match="touches no model"):
-        started(paths)
-
-
-def test_the_same_push_has_the_same_token_and_every_other_one_another() -> None:
-    def token(commit: str, old: str, model: Model) -> str:
-        (start,) = decide(Push(commit, old), [model], None)
-        return start.token
-
-    assert token(NEW, OLD, FLIGHTS) == token(NEW, OLD, FLIGHTS)
-    others = {token(NEW, OLD, BIKES), token(OLD, NEW, FLIGHTS), token(NEW, "c" * 40, FLIGHTS)}
-    assert len(others | {token(NEW, OLD, FLIGHTS)}) == 4
-    assert all(token.isalnum() and len(token) <= 128 for token in others)
-
-
-def test_variables_are_never_empty_and_the_reason_is_short() -> None:
-    (start,) = decide(Push(NEW, OLD), [FLIGHTS], [f"model_code/flight_delay/{'x' * 2000}.py"])
-    assert start.variables[0] == {"name": "Trigger", "value": "push"}
-    assert all(1 <= len(variable["value"]) <= 256 for variable in start.variables)
-
-
-@pytest.mark.parametrize("name", ['"},{"name":"MODEL","value":"x', "a\\", "#{Source.CommitId}", "a\nb", "é"])
-def test_a_files_name_is_never_more_than_text_in_the_reason(name: str) -> None:
-    (start,) = decide(Push(NEW, OLD), [FLIGHTS], [f"model_code/flight_delay/{name}"])
-    listed = json.loads(json.dumps([{"name": "REASON", "value": "#R"}]).replace("#R", start.reason))
-    assert listed == [{"name": "REASON", "value": start.reason}]
-    assert not set(start.reason) & set('"\\{}#\n')
-
-
-def test_a_manual_request_starts_the_model_it_names() -> None:
-    event = {"source": "pushline.manual", "detail": {"model": "bike_demand", "reason": "", "as_of": "2013-03-01"}}
-    (start,) = decide(parse(event, WATCHED, "request-1"), [FLIGHTS, BIKES], None)
-    assert (start.model, start.trigger, start.reason, start.as_of) == (
-        "bike_demand", "manual", "manual request", "2013-03-01")  # fmt: skip
-
-
-def test_a_manual_request_for_an_unknown_model_names_the_known_ones() -> None:
-    with pytest.raises(Ignored, match="bike_demand, flight_delay"):
-        decide(Manual("flights", "why", "", "r"), [FLIGHTS, BIKES], None)
-
-
-class Aws:
-    """The three services that the function calls, answering in order and refusing what their APIs would."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        names = ("ssm", "codecommit", "codepipeline")
-        keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": "us-east-1"}
-        self._clients = {name: boto3.client(name, **keys) for name in names}
-        self.stubs = {name: Stubber(client) for name, client in self._clients.items()}
-        for stub in self.stubs.values():
-            stub.activate()
-        monkeypatch.setattr(handler, "_client", self._clients.__getitem__)
-        for name, value in {"REPOSITORY_ARN": ARN, "BRANCH": "main", "MODELS_PATH": "/pushline/models"}.items():
-            monkeypatch.setenv(name, value)
-
-    def models(self, *models: Model) -> None:
-        found = [{"Name": f"/pushline/models/{model.name}",
-                  "Value": json.dumps({"pipeline": model.pipeline, "watch": model.watch})}
-                 for model in models]  # fmt: skip
-        self.stubs["ssm"].add_response("get_parameters_by_path", {"Parameters": found}, {"Path": "/pushline/models"})
-
-    def commit(self, commit: str, *, known: bool = True) -> None:
-        asked = {"repositoryName": "pushline", "commitId": commit}
-        if known:
-            self.stubs["codecommit"].add_response("get_commit", {"commit": {"commitId": commit}}, asked)
-        else:
-            self.stubs["codecommit"].add_client_error(
-                "get_commit", "CommitIdDoesNotExistException", expected_params=asked)  # fmt: skip
-
-    def differences(self, paths: list[str], token: str | None = None, then: str | None = None) -> None:
-        asked = {"repositoryName": "pushline", "beforeCommitSpecifier": OLD, "afterCommitSpecifier": NEW}
-        blobs: list[dict[str, Any]] = [{"changeType": "M", "afterBlob": {"path": path}} for path in paths]
-        answer = {"differences": blobs, **({"NextToken": then} if then else {})}
-        more = {"NextToken": token} if token else {}
-        self.stubs["codecommit"].add_response("get_differences", answer, {**asked, **more})
-
-    def start(self, start: Start) -> None:
-        asked = {"name": start.pipeline, "variables": start.variables, "clientRequestToken": start.token}
-        answer = {"pipelineExecutionId": "12345678-1234-1234-1234-123456789012"}
-        self.stubs["codepipeline"].add_response("start_pipeline_execution", answer, asked)
-
-    def invoke(self, event: dict[str, Any]) -> dict[str, Any]:
-        answer = handler.handle(event, SimpleNamespace(aws_request_id="request-1"))
-        for stub in self.stubs.values():
-            stub.assert_no_pending_responses()
-        return answer
+TRAIN = "model_code/flight_delay/train.py"
+DAY = 24 * HOUR
 
 
 @pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Aws:
-    return Aws(monkeypatch)
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(monkeypatch)
+    made.differences = modified(TRAIN)
+    return made
 
 
-def test_a_push_reads_all_pages_of_what_changed_and_starts_the_pipeline(
-    aws: Aws, capsys: pytest.CaptureFixture[str]
-) -> None:
-    aws.models(FLIGHTS, BIKES)
-    aws.commit(NEW)
-    aws.commit(OLD)
-    aws.differences(["README.md"], then="page-2")
-    aws.differences(["model_code/bike_demand/train.py"], token="page-2")
-    (expected,) = decide(Push(NEW, OLD), [BIKES], ["model_code/bike_demand/train.py"])
-    aws.start(expected)
-    assert [made["model"] for made in aws.invoke(push_event())["decisions"]] == ["bike_demand"]
+def reasons(decisions: list[Params]) -> dict[str, str]:
+    return {str(made["model"]): f"{made['decision']}: {made['reason']}" for made in decisions}
+
+
+# -- push -----------------------------------------------------------------------------------------------------
+
+
+def test_a_push_starts_the_models_it_touches_and_says_why(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    world.deploy("bike_demand")
+    (made,) = world.invoke(push_event())
+    assert (made["model"], made["decision"]) == ("flight_delay", "start")
+    assert world.started()[0].variables == {"Trigger": "push", "Reason": f"push aaaaaaaa changes {TRAIN}",
+                                            "AsOf": "none"}  # fmt: skip
     (line,) = capsys.readouterr().out.splitlines()
-    assert json.loads(line)["reason"] == "push aaaaaaaa changes model_code/bike_demand/train.py"
-    assert json.loads(line)["event"] == "e-1"
+    assert json.loads(line) == made
+    assert made["event"] == "e-1"
 
 
-def test_a_commit_that_was_never_pushed_starts_nothing(aws: Aws) -> None:
-    aws.models(FLIGHTS)
-    aws.commit(NEW, known=False)
-    assert aws.invoke(push_event()) == {"decision": "ignore", "why": f"commit {NEW} is not in repository pushline"}
+def test_a_push_to_shared_code_starts_every_model_that_watches_it(world: World) -> None:
+    for name in ("bike_demand", "taxi_fares"):
+        world.deploy(name, "model_code/shared")
+    world.differences = modified("model_code/shared/calendar.py")
+    assert list(reasons(world.invoke(push_event()))) == ["bike_demand", "taxi_fares"]
 
 
-def test_when_the_old_commit_is_gone_everything_counts_as_changed(aws: Aws) -> None:
-    aws.models(FLIGHTS, BIKES)
-    aws.commit(NEW)
-    aws.commit(OLD, known=False)
-    for start in decide(Push(NEW, OLD), [FLIGHTS, BIKES], None):
-        aws.start(start)
-    assert len(aws.invoke(push_event())["decisions"]) == 2
+def test_the_first_push_starts_what_it_has(world: World) -> None:
+    world.deploy("bike_demand")
+    world.folders = {"flight_delay": ["model.yaml"], "shared": ["__init__.py"]}
+    event = push_event(event="referenceCreated")
+    del event["detail"]["oldCommitId"]
+    said = reasons(world.invoke(event))
+    assert said["flight_delay"] == "start: push aaaaaaaa: no earlier commit to compare with"
+    assert said["bike_demand"].startswith("ignore: there is no model_code/bike_demand/model.yaml")
+    assert "GetDifferences" not in world.calls
 
 
-def test_a_foreign_event_calls_no_service(aws: Aws, capsys: pytest.CaptureFixture[str]) -> None:
-    event = copy.deepcopy(changed(account="111111111111"))
-    assert aws.invoke(event)["decision"] == "ignore"
-    assert json.loads(capsys.readouterr().out)["decision"] == "ignore"
+def test_after_a_forced_push_over_a_commit_that_is_gone_everything_counts_as_changed(world: World) -> None:
+    world.commits.remove(OLD)
+    world.folders = {"flight_delay": ["model.yaml"]}
+    assert reasons(world.invoke(push_event())) == {
+        "flight_delay": "start: push aaaaaaaa: no earlier commit to compare with"}  # fmt: skip
 
 
-def test_a_manual_request_asks_codecommit_nothing(aws: Aws) -> None:
-    aws.models(FLIGHTS)
-    event = {"source": "pushline.manual", "detail": {"model": "flight_delay", "reason": "try again"}}
-    (start,) = decide(Manual("flight_delay", "try again", "", "request-1"), [FLIGHTS], None)
-    aws.start(start)
-    (made,) = aws.invoke(event)["decisions"]
-    assert (made["trigger"], made["as_of"]) == ("manual", "none")
+def test_a_merge_brings_all_that_it_merges(world: World) -> None:
+    world.deploy("bike_demand")
+    world.differences = modified(TRAIN, "model_code/bike_demand/train.py")
+    assert len(world.invoke(push_event())) == 2
 
 
-def test_a_throttled_call_fails_the_invocation_so_that_lambda_repeats_it(aws: Aws) -> None:
-    aws.stubs["ssm"].add_client_error("get_parameters_by_path", "ThrottlingException")
+def test_a_file_renamed_out_of_a_model_concerns_it(world: World) -> None:
+    """CodeCommit tells a rename as one file deleted and one added."""
+    world.differences = deleted("model_code/flight_delay/notes.md") + added("docs/notes.md")
+    assert list(reasons(world.invoke(push_event()))) == ["flight_delay"]
+
+
+def test_all_pages_of_what_changed_are_read(world: World) -> None:
+    world.differences = modified(*(f"docs/{number}.md" for number in range(250)), TRAIN)
+    assert list(reasons(world.invoke(push_event()))) == ["flight_delay"]
+    assert world.calls["GetDifferences"] == 3
+
+
+def test_no_file_is_fetched_so_that_its_size_does_not_matter(world: World) -> None:
+    world.differences = modified("model_code/flight_delay/weights.bin")
+    world.invoke(push_event())
+    assert not {"GetFile", "GetBlob"} & set(world.calls)
+
+
+def test_a_push_that_touches_no_model_starts_nothing(world: World) -> None:
+    world.differences = modified("README.md")
+    assert reasons(world.invoke(push_event())) == {"None": "ignore: push aaaaaaaa touches no model"}
+
+
+@pytest.mark.parametrize("event", [
+    push_event(referenceName="feature"), push_event(event="referenceDeleted"),
+    {**push_event(), "account": "111111111111"}, push_event(repositoryName="other"),
+    {**arrival_event(), "account": "111111111111"}, {**alarm_event(), "account": "111111111111"},
+])  # fmt: skip
+def test_what_is_forged_or_of_another_branch_asks_aws_nothing(world: World, event: Params) -> None:
+    (made,) = world.invoke(event)
+    assert made["decision"] == "ignore"
+    assert not world.calls
+
+
+def test_a_forged_commit_starts_nothing(world: World) -> None:
+    world.commits.remove(NEW)
+    (made,) = world.invoke(push_event())
+    assert made["reason"] == f"commit {NEW} is not in repository pushline"
+
+
+def test_a_new_folder_is_told_with_the_deploy_it_needs_and_breaks_nothing(world: World) -> None:
+    world.folders = {"taxi_fares": ["model.yaml", "train.py"], "shared": ["a.py"]}
+    world.differences = added("model_code/taxi_fares/model.yaml", "model_code/shared/a.py") + modified(TRAIN)
+    said = reasons(world.invoke(push_event()))
+    assert said["flight_delay"].startswith("start")
+    assert said["taxi_fares"].startswith("ignore: model_code/taxi_fares is new and has no stacks yet: run cdk deploy")
+    (message,) = world.messages
+    assert "cdk deploy 'TaxiFares-*'" in message["message"]
+    assert NEW in message["message"]
+
+
+def test_a_removed_model_is_not_retrained(world: World) -> None:
+    world.differences = deleted("model_code/flight_delay/model.yaml", TRAIN)
+    assert "cdk destroy 'FlightDelay-*'" in reasons(world.invoke(push_event()))["flight_delay"]
+    assert world.started() == []
+
+
+# -- the other triggers ---------------------------------------------------------------------------------------
+
+
+def test_a_schedule_starts_its_model_once(world: World) -> None:
+    world.invoke(schedule_event())
+    world.invoke(schedule_event(), "delivered-again")
+    (started,) = world.started()
+    assert started.variables["Reason"] == "schedule of 2026-11-23T03:00:00Z"
+
+
+def test_a_drift_alarm_starts_the_model_it_is_about(world: World) -> None:
+    world.invoke(alarm_event())
+    (started,) = world.started()
+    assert started.variables == {"Trigger": "drift", "AsOf": "none",
+                                 "Reason": "alarm flight-delay-drift-prediction: 1 datapoint was over 1.0"}  # fmt: skip
+
+
+def test_an_alarm_of_no_model_is_ignored(world: World) -> None:
+    (made,) = world.invoke(alarm_event("taxi-drift-prediction"))
+    assert made["reason"] == "alarm taxi-drift-prediction is about no deployed model"
+
+
+def test_by_hand_retrains_on_the_day_asked_for(world: World) -> None:
+    world.invoke(manual_event(as_of="2013-03-01", reason="labels were corrected"))
+    assert world.started()[0].variables == {"Trigger": "manual", "Reason": "labels were corrected",
+                                            "AsOf": "2013-03-01"}  # fmt: skip
+
+
+def test_by_hand_for_an_unknown_model_names_the_known_ones(world: World) -> None:
+    world.deploy("bike_demand")
+    (made,) = world.invoke(manual_event("flights"))
+    assert made["reason"] == "there is no model 'flights'; deployed are: bike_demand, flight_delay"
+
+
+@pytest.mark.parametrize("event", [schedule_event(), alarm_event(), manual_event()])
+def test_before_the_first_push_nothing_retrains(world: World, event: Params) -> None:
+    world.head = None
+    (made,) = world.invoke(event)
+    assert made["reason"].startswith("nothing was ever pushed")
+
+
+# -- guardrails -----------------------------------------------------------------------------------------------
+
+
+def test_a_push_beyond_the_budget_waits_and_is_not_dropped(world: World) -> None:
+    for hours in (1, 2, 3):
+        world.ran(hours * HOUR, commit=OLD)
+    (made,) = world.invoke(push_event())
+    assert (made["decision"], "budget of 3" in made["reason"]) == ("defer", True)
+    assert made["until"] > NOON.isoformat()
+    world.pass_time(NOON + DAY)
+    (started,) = world.started()
+    assert started.variables["Reason"] == f"push aaaaaaaa changes {TRAIN}"
+
+
+def test_what_verify_refused_costs_no_budget_and_what_failed_later_does(world: World) -> None:
+    for hours in (1, 2, 3):
+        world.ran(hours * HOUR, status="Failed", commit=OLD, stages=("Source", "Verify"))
+    world.ran(2 * HOUR, status="Superseded")
+    world.ran(2 * HOUR, trigger="CreatePipeline")
+    assert world.invoke(push_event())[0]["decision"] == "start"
+    for hours in (4, 5):
+        world.ran(hours * HOUR, status="Failed", commit=OLD)
+    assert world.invoke(push_event(commitId=OLD, oldCommitId=NEW))[0]["decision"] == "defer"
+
+
+def test_no_storm_of_triggers_costs_more_than_the_budget(world: World) -> None:
+    for minute in range(0, 24 * 60, 7):
+        world.pass_time(NOON + minute * MINUTE)
+        for execution in world.started():
+            execution.status = "Succeeded"
+        event = {**alarm_event(f"flight-delay-drift-{minute}"), "id": f"e-{minute}"}
+        world.invoke(event)
+        world.invoke(schedule_event(time=f"{world.now:%Y-%m-%dT%H:%M:%SZ}"))
+        world.invoke(world.land("2026-11-23", name=str(minute)))
+        world.invoke(manual_event(), f"by-hand-{minute}")
+        world.head = f"{minute:040x}"
+        world.commits.add(world.head)
+        world.invoke(push_event(world.now, commitId=world.head))
+    day = [execution for execution in world.started() if execution.started < NOON + DAY]
+    assert len(day) == 3
+
+
+def test_all_that_waits_for_the_cool_down_becomes_one_retraining(world: World) -> None:
+    world.ran(HOUR)
+    world.invoke(alarm_event())
+    world.invoke(schedule_event())
+    world.invoke(world.land("2026-11-22"))
+    decisions = world.pass_time(NOON + DAY)
+    assert len(world.started()) == 1
+    assert [made["decision"] for made in decisions].count("ignore") == 2
+
+
+# -- single flight, and what goes wrong -----------------------------------------------------------------------
+
+
+def test_a_push_told_twice_starts_once(world: World) -> None:
+    world.invoke(push_event())
+    world.now += SECOND
+    (made,) = world.invoke(push_event(), "delivered-again")
+    assert len(world.started()) == 1
+    assert made["decision"] == "ignore"
+
+
+def test_two_invocations_at_the_same_moment_start_one_execution(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "list_pipeline_executions", lambda **_: {"pipelineExecutionSummaries": []})
+    first, second = world.invoke(push_event()), world.invoke(push_event())
+    assert first[0]["execution"] == second[0]["execution"]
+
+
+def test_two_pushes_within_a_second_both_reach_the_pipeline_or_are_one(world: World) -> None:
+    """The pipeline takes the branch's head: an execution that has the second commit does for both."""
+    world.head, first = "c" * 40, push_event()
+    world.commits.add(world.head)
+    world.invoke(first)
+    (made,) = world.invoke(push_event(commitId=world.head, oldCommitId=NEW))
+    assert (made["decision"], len(world.started())) == ("ignore", 1)
+    assert world.started()[0].commit == world.head
+
+
+def test_the_second_of_two_pushes_starts_if_the_first_ones_source_was_fetched_before_it(world: World) -> None:
+    world.invoke(push_event())
+    world.head = "c" * 40
+    world.commits.add(world.head)
+    world.now += SECOND
+    world.invoke(push_event(world.now, commitId=world.head, oldCommitId=NEW))
+    assert [execution.commit for execution in world.started()] == [NEW, world.head]
+
+
+def test_events_out_of_order_bring_no_older_commit_back(world: World) -> None:
+    world.head = "c" * 40
+    world.commits.add(world.head)
+    world.now = NOON + 10 * SECOND
+    world.invoke(push_event(NOON + 8 * SECOND, commitId=world.head, oldCommitId=NEW))
+    world.now = NOON + 20 * SECOND
+    world.invoke(push_event(NOON))
+    assert {execution.commit for execution in world.started()} == {world.head}
+
+
+def test_no_start_names_a_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost push is made up for by whatever comes next: every execution takes the branch's head."""
+    asked: list[Params] = []
+    start = world.start_pipeline_execution
+    monkeypatch.setattr(world, "start_pipeline_execution", lambda **given: asked.append(given) or start(**given))
+    for event in (push_event(), schedule_event(), alarm_event(), manual_event()):
+        world.invoke(event)
+    assert asked
+    assert all(set(given) == {"name", "variables", "clientRequestToken"} for given in asked)
+
+
+def test_a_trigger_while_a_retraining_runs_waits_its_turn(world: World) -> None:
+    world.ran(MINUTE, status="InProgress", commit=OLD)
+    assert world.invoke(alarm_event())[0]["decision"] == "defer"
+    assert world.invoke(push_event())[0]["decision"] == "start"
+
+
+@pytest.mark.parametrize("code", ["ThrottlingException", "ConcurrentPipelineExecutionsLimitExceededException"])
+def test_a_start_that_codepipeline_has_no_room_for_comes_again(world: World, code: str) -> None:
+    world.refuse["StartPipelineExecution"] = [code]
+    (made,) = world.invoke(push_event())
+    assert made["decision"] == "defer"
+    assert f"CodePipeline has no room for it now ({code})" in made["reason"]
+    world.pass_time(NOON + HOUR)
+    assert len(world.started()) == 1
+
+
+def test_a_model_whose_pipeline_can_not_be_asked_keeps_no_other_waiting(world: World) -> None:
+    world.deploy("bike_demand")
+    world.differences = modified(TRAIN, "model_code/bike_demand/train.py")
+    world.refuse["ListPipelineExecutions"] = ["PipelineNotFoundException"]
+    with pytest.raises(handler.Unfinished, match=r"flight_delay: .*PipelineNotFound"):
+        world.invoke(push_event())
+    assert len(world.started("bike_demand")) == 1
+    world.invoke(push_event(), "repeated-by-lambda")
+    assert len(world.started("flight_delay")) == len(world.started("bike_demand")) == 1
+
+
+def test_a_throttled_look_up_fails_the_invocation_so_that_lambda_repeats_it(world: World) -> None:
+    world.refuse["GetParametersByPath"] = ["ThrottlingException"]
     with pytest.raises(Exception, match="ThrottlingException"):
-        handler.handle(push_event(), SimpleNamespace(aws_request_id="r"))
+        world.invoke(push_event())
 
 
-def test_a_missing_environment_variable_fails_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("REPOSITORY_ARN", raising=False)
+def test_a_missing_environment_variable_fails_loudly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REPOSITORY_ARN")
     with pytest.raises(KeyError, match="REPOSITORY_ARN"):
-        handler.handle(push_event(), SimpleNamespace(aws_request_id="r"))
+        world.invoke(push_event())
+
+
+# -- scale ----------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_files_over_two_hundred_models_stay_within_the_apis_pages(world: World) -> None:
+    for number in range(199):
+        world.deploy(f"model_{number}")
+    names = list(world.models)
+    world.differences = modified(*(f"model_code/{names[number % 200]}/file_{number}.py" for number in range(1000)))
+    assert len(world.invoke(push_event())) == 200
+    assert world.calls == {"GetParametersByPath": 20, "GetCommit": 2, "GetDifferences": 10,
+                           "ListPipelineExecutions": 200, "StartPipelineExecution": 200}  # fmt: skip

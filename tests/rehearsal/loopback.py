@@ -60,6 +60,7 @@ class Loopback:
         account: str = "",
         region: str = "",
         session: str = "rehearsal",
+        source: str = "",
     ) -> Any:
         return boto3.client(
             service,
@@ -181,7 +182,7 @@ def _answer(cloud: Loopback, scope: Any, body: bytes) -> Any:
 def _own(service: Service, scope: Any, headers: dict[str, str], body: bytes) -> Any:
     caller = Caller(ACCOUNT, REGION, f"arn:aws:iam::{ACCOUNT}:root", "test")
     try:
-        operation, params = service.parse(scope["method"], scope["path"], headers, body)
+        operation, params = service.parse(scope["method"], _asked(scope), headers, body)
         if service.falls_through and not service.runs(operation):
             return None
         with contextlib.suppress(KeyError):
@@ -189,6 +190,11 @@ def _own(service: Service, scope: Any, headers: dict[str, str], body: bytes) -> 
         return service.respond(operation, service.call(operation, params, caller))
     except ServiceError as error:
         return service.respond_error(error)
+
+
+def _asked(scope: Any) -> str:
+    query = scope["query_string"].decode()
+    return f"{scope['path']}?{query}" if query else str(scope["path"])
 
 
 def _signing_name(service: Service) -> str:

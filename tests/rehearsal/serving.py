@@ -73,8 +73,10 @@ def configure(
     instances: int = 1,
     package: str = "",
     capture: dict[str, Any] | None = None,
+    serverless: dict[str, int] | None = None,
+    **more: Any,
 ) -> str:
-    """A model and an endpoint configuration, both called `name`."""
+    """A model and an endpoint configuration (`more` are its members), both called `name`."""
     sagemaker = cloud.client("sagemaker")
     url = upload(cloud, f"{name}/model.tar.gz", content)
     environment = {"SAGEMAKER_PROGRAM": "inference.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code"}
@@ -87,17 +89,13 @@ def configure(
             "Environment": {**environment, "MODEL_PACKAGE_ARN": package},
         },
     )
+    on_instances = {"InstanceType": "ml.m5.large", "InitialInstanceCount": instances}
+    size: dict[str, Any] = {"ServerlessConfig": serverless} if serverless else on_instances
     sagemaker.create_endpoint_config(
         EndpointConfigName=name,
         **({"DataCaptureConfig": capture} if capture else {}),
-        ProductionVariants=[
-            {
-                "VariantName": "AllTraffic",
-                "ModelName": name,
-                "InstanceType": "ml.m5.large",
-                "InitialInstanceCount": instances,
-            }
-        ],
+        **more,
+        ProductionVariants=[{"VariantName": "AllTraffic", "ModelName": name, **size}],
     )
     return name
 

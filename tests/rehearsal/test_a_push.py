@@ -125,7 +125,7 @@ def test_status_has_the_shape_that_was_agreed(first: Seen) -> None:
         "releases": ("model", "environment", "version", "status", "reason"),
         "endpoints": ("model", "environment", "name", "status", "version", "commit", "url"),
     }
-    assert set(first.status) == {*lists, "schema"}
+    assert set(first.status) == {*lists, "triggers", "schema"}
     assert first.status["schema"] == 1
     for name, keys in lists.items():
         assert first.status[name], name

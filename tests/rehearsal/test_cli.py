@@ -218,7 +218,7 @@ def test_there_is_no_assembly(verb: Verb, empty: Path, tmp_path: Path, manifest:
 def test_status_of_an_empty_deployment_has_the_contracts_shape(verb: Verb, empty: Path) -> None:
     ended = verb("status", "--json", "--state-dir", empty)
     assert json.loads(ended.out) == {
-        "pipelines": [], "model_packages": [], "releases": [], "endpoints": [], "schema": 1
+        "triggers": [], "pipelines": [], "model_packages": [], "releases": [], "endpoints": [], "schema": 1
     }  # fmt: skip
     assert (ended.code, ended.told) == (0, "")
     assert "Endpoints" in verb("status", "--state-dir", empty).out

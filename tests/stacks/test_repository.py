@@ -7,15 +7,31 @@ import json
 import zipfile
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lambdas.start_retraining.events import Watched, parse
+from config import load_settings
+from lambdas.start_retraining.events import Request, Told, Watched, parse
+from lambdas.start_retraining.handler import Environment
+from lambdas.start_retraining.route import Model
 from tests.conftest import Assembly
-from tests.lambdas.test_start_retraining import push_event
+from tests.lambdas.retraining_world import ARN, DATA, NOON, alarm_event, arrival_event, push_event
 from tests.stacks import policies
 
 REPOSITORY = "Pushline-Repository"
+EVENTS = {"aws.codecommit": push_event(), "aws.s3": arrival_event(), "aws.cloudwatch": alarm_event()}
+
+
+def told(event: dict[str, Any]) -> Told:
+    return parse(event, Watched(ARN, "main", DATA), "r", NOON)
+
+
+def pattern_of(assembly: Assembly, source: str) -> dict[str, Any]:
+    patterns = [rule["Properties"]["EventPattern"] for rule in
+                assembly.resources("AWS::Events::Rule", REPOSITORY).values()]  # fmt: skip
+    (found,) = [pattern for pattern in patterns if pattern["source"] == [source]]
+    return dict(found)
 
 
 def asset(assembly: Assembly) -> Path:
@@ -40,27 +56,97 @@ def test_the_handler_is_in_its_asset_and_nothing_else_is(assembly: Assembly) -> 
 
 def test_the_template_gives_the_handler_the_environment_it_reads(assembly: Assembly) -> None:
     given = assembly.one("AWS::Lambda::Function", REPOSITORY)["Environment"]["Variables"]
-    assert set(given) == {"REPOSITORY_ARN", "BRANCH", "MODELS_PATH"}
-    parameters = assembly.resources("AWS::SSM::Parameter", "FlightDelay-Training").values()
-    names = [parameter["Properties"]["Name"] for parameter in parameters]
-    assert f"{given['MODELS_PATH']}/flight_delay" in names
+    assert set(given) == {name.upper() for name in Environment.__dataclass_fields__}
+    limits = load_settings().retraining
+    assert (given["MAXIMUM_PER_DAY"], given["SETTLING_MINUTES"], given["LONGEST_WAIT_HOURS"]) == (
+        str(limits.maximum_per_day), str(limits.settling_minutes), str(limits.longest_wait_hours))  # fmt: skip
 
 
-def test_the_rule_matches_the_events_that_the_handler_parses(assembly: Assembly) -> None:
-    pattern = assembly.one("AWS::Events::Rule", REPOSITORY)["EventPattern"]
-    event = push_event()
-    assert event["source"] in pattern["source"]
+def test_what_training_stacks_register_is_what_the_handler_reads(assembly: Assembly) -> None:
+    given = assembly.one("AWS::Lambda::Function", REPOSITORY)["Environment"]["Variables"]
+    found = {parameter["Properties"]["Name"].rpartition("/")[::2]: parameter["Properties"]["Value"]
+             for parameter in assembly.resources("AWS::SSM::Parameter").values()}  # fmt: skip
+    registered = {name: json.loads(value) for (path, name), value in found.items() if path == given["MODELS_PATH"]}
+    assert "flight_delay" in registered
+    for name, value in registered.items():
+        assert Model(name, **value).declaration == f"model_code/{name}/model.yaml"
+        assert set(value) == {"pipeline", "watch", "on_new_data", "on_drift", "cool_down_hours"}
+
+
+@pytest.mark.parametrize("source", EVENTS)
+def test_each_rule_matches_the_events_that_the_handler_parses(assembly: Assembly, source: str) -> None:
+    pattern, event = pattern_of(assembly, source), EVENTS[source]
     assert event["detail-type"] in pattern["detail-type"]
-    for key, values in pattern["detail"].items():
-        assert event["detail"][key] in values
-    assert parse(event, Watched(event["resources"][0], "main"), "r")
+    assert told(event)
 
 
-@pytest.mark.parametrize(("key", "value"), [("event", "referenceDeleted"), ("referenceName", "feature"),
-                                            ("referenceType", "tag")])  # fmt: skip
-def test_the_rule_lets_nothing_else_through(assembly: Assembly, key: str, value: str) -> None:
-    pattern = assembly.one("AWS::Events::Rule", REPOSITORY)["EventPattern"]
-    assert value not in pattern["detail"][key]
+def test_the_push_rule_lets_only_the_branch_through(assembly: Assembly) -> None:
+    detail = pattern_of(assembly, "aws.codecommit")["detail"]
+    assert all(push_event()["detail"][key] in values for key, values in detail.items())
+    for key, value in (("event", "referenceDeleted"), ("referenceName", "feature"), ("referenceType", "tag")):
+        assert value not in detail[key]
+
+
+def test_the_data_rule_lets_only_raw_data_through(assembly: Assembly) -> None:
+    detail = pattern_of(assembly, "aws.s3")["detail"]
+    assert detail["object"]["key"] == [{"prefix": "raw/"}]
+    assert "Data" in json.dumps(detail["bucket"]["name"])
+    buckets = [found["Properties"] for name, found in assembly.resources("AWS::S3::Bucket").items()
+               if name.startswith("Data")]  # fmt: skip
+    assert buckets[0]["NotificationConfiguration"]["EventBridgeConfiguration"]["EventBridgeEnabled"] is True
+
+
+def test_the_drift_rule_matches_the_drift_alarms_that_are_deployed(assembly: Assembly) -> None:
+    detail = pattern_of(assembly, "aws.cloudwatch")["detail"]
+    assert detail == {"alarmName": [{"wildcard": "*-drift-*"}], "state": {"value": ["ALARM"]}}
+    request = told(alarm_event())
+    assert isinstance(request, Request)
+    assert fnmatchcase(request.model, "*-drift-*")
+
+
+def test_schedules_may_invoke_the_function_and_nothing_else(assembly: Assembly) -> None:
+    (role,) = [found["Properties"] for name, found in assembly.resources("AWS::IAM::Role", REPOSITORY).items()
+               if name.startswith("ScheduleRole")]  # fmt: skip
+    (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
+    assert trust["Principal"] == {"Service": "scheduler.amazonaws.com"}
+    assert trust["Condition"]["StringEquals"] == {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
+    group = {"Fn::GetAtt": ["Schedules", "Arn"]}
+    assert trust["Condition"]["ArnEquals"] == {"aws:SourceArn": group}
+    policy = assembly.one("AWS::IAM::Policy", REPOSITORY)
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert (statement["Action"], statement["Effect"]) == ("lambda:InvokeFunction", "Allow")
+    assert "StartRetraining" in json.dumps(statement["Resource"])
+    (holder,) = policy["Roles"]
+    assert holder["Ref"].startswith("ScheduleRole")
+
+
+def test_the_function_makes_schedules_in_its_own_group_and_lists_raw_data_only(assembly: Assembly) -> None:
+    by_action = {action: found for found in policies.of(assembly, "StartRetrainingRole") for action in found.actions}
+    assert {action for action in by_action if action.startswith("scheduler:")} == {
+        "scheduler:CreateSchedule", "scheduler:GetSchedule"}  # fmt: skip
+    (schedules,) = by_action["scheduler:CreateSchedule"].resources
+    assert "Schedules" in schedules
+    assert by_action["iam:PassRole"].conditions == {
+        "StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}  # fmt: skip
+    assert by_action["s3:ListBucket"].conditions == {"StringLike": {"s3:prefix": ["raw/*"]}}
+    assert not {action for action in by_action if action.startswith("s3:")} - {"s3:ListBucket"}
+
+
+def test_a_models_schedule_comes_through_the_door(assembly: Assembly) -> None:
+    schedule = assembly.one("AWS::Scheduler::Schedule", "FlightDelay-Training")
+    assert schedule["ScheduleExpression"] == "cron(0 3 * * ? *)"
+    assert "Schedules" in json.dumps(schedule["GroupName"])
+    assert "StartRetraining" in json.dumps(schedule["Target"]["Arn"])
+    event = json.loads(schedule["Target"]["Input"].replace("<aws.scheduler.scheduled-time>", "2026-11-23T03:00:00Z"))
+    request = told(event)
+    assert isinstance(request, Request)
+    assert (request.model, request.trigger, request.id) == ("flight_delay", "schedule", "2026-11-23T03:00:00Z")
+
+
+def test_the_function_and_its_log_are_found_by_output(assembly: Assembly) -> None:
+    outputs = assembly.templates[REPOSITORY]["Outputs"]
+    assert outputs["StartRetraining"]["Value"]["Ref"].startswith("StartRetraining")
+    assert outputs["StartRetrainingLog"]["Value"]["Ref"].startswith("StartRetrainingLog")
 
 
 def test_the_function_starts_pipelines_of_this_project_only(assembly: Assembly) -> None:

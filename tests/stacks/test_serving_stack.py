@@ -305,4 +305,6 @@ def test_an_asynchronous_endpoint_answers_into_its_environments_bucket_and_is_ro
     assert "/async/flight-delay/production/failures" in json.dumps(output["S3FailurePath"])
     assert "KmsKeyId" in output
     assert traffic(found)["Type"] == "CANARY"
-    assert alarms(found)
+    metrics = {alarm["MetricName"] for alarm in alarms(found).values()}
+    assert metrics == {"Invocation4XXErrors", "Invocation5XXErrors", "ModelLatency"}, "all that SageMaker publishes"
+    assert "/async/flight-delay/production/requests/" in json.dumps(found["Outputs"]["Requests"])

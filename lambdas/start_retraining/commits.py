@@ -1,0 +1,94 @@
+"""What a push changed, as CodeCommit tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from lambdas.start_retraining.events import Ignored, Push, Watched
+from lambdas.start_retraining.route import MODELS, Changed
+
+_GONE = {"CommitIdDoesNotExistException", "CommitDoesNotExistException", "InvalidCommitIdException"}
+_NO_FOLDER = {"FolderDoesNotExistException", "CommitDoesNotExistException"}
+NEW_FOLDERS = 20
+"""How many unknown folders of one push are looked into."""
+
+
+class Commits:
+    """The repository that pushes go to."""
+
+    def __init__(self, codecommit: Any, watched: Watched) -> None:
+        self._codecommit, self._watched = codecommit, watched
+
+    def changed(self, push: Push) -> Changed:
+        """What the push changed; everything where no old commit is left to compare with."""
+        # A forged event may name a commit that was never pushed; after a forced push the old one may be gone.
+        if not self._exists(push.commit):
+            raise Ignored(f"commit {push.commit} is not in repository {self._watched.repository}", trigger="push")
+        if not push.old_commit or not self._exists(push.old_commit):
+            folders = self._folder(push.commit, MODELS).get("subFolders", ())
+            return Changed(everything=frozenset(folder["relativePath"] for folder in folders))
+        return self._differences(push)
+
+    def new_models(self, push: Push, changed: Changed, known: Iterable[str]) -> list[str]:
+        """Folders that were pushed, with a model.yaml that no deployed model has."""
+        unknown = sorted(changed.folders - set(known))[:NEW_FOLDERS]
+        return [name for name in unknown if self._is_model(push.commit, name)]
+
+    @cached_property
+    def any(self) -> bool:
+        """Whether anything was ever pushed to the branch."""
+        try:
+            self._codecommit.get_branch(repositoryName=self._watched.repository, branchName=self._watched.branch)
+        except ClientError as error:
+            if _code(error) == "BranchDoesNotExistException":
+                return False
+            raise
+        return True
+
+    def _exists(self, commit: str) -> bool:
+        try:
+            self._codecommit.get_commit(repositoryName=self._watched.repository, commitId=commit)
+        except ClientError as error:
+            if _code(error) in _GONE:
+                return False
+            raise
+        return True
+
+    def _differences(self, push: Push) -> Changed:
+        pages = self._codecommit.get_paginator("get_differences").paginate(
+            repositoryName=self._watched.repository,
+            beforeCommitSpecifier=push.old_commit,
+            afterCommitSpecifier=push.commit,
+        )
+        entries = [entry for page in pages for entry in page["differences"]]
+        present, before = _paths(entries, "afterBlob"), _paths(entries, "beforeBlob")
+        return Changed(present, before - present)
+
+    def _is_model(self, commit: str, name: str) -> bool:
+        files = self._folder(commit, f"{MODELS}/{name}").get("files", ())
+        return any(file["relativePath"] == "model.yaml" for file in files)
+
+    def _folder(self, commit: str, path: str) -> dict[str, Any]:
+        """What is in a folder, without the contents: a file of any size is only a name."""
+        try:
+            return dict(
+                self._codecommit.get_folder(
+                    repositoryName=self._watched.repository, commitSpecifier=commit, folderPath=path
+                )
+            )
+        except ClientError as error:
+            if _code(error) in _NO_FOLDER:
+                return {}
+            raise
+
+
+def _paths(entries: Iterable[Mapping[str, Any]], side: str) -> frozenset[str]:
+    return frozenset(entry[side]["path"] for entry in entries if entry.get(side))
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"]["Code"])

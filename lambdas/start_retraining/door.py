@@ -1,0 +1,216 @@
+"""What one invocation knows and does: asks AWS what a decision needs, and acts on it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from lambdas.start_retraining import executions, later
+from lambdas.start_retraining.arrivals import gather, later_windows, window_name
+from lambdas.start_retraining.commits import Commits
+from lambdas.start_retraining.decide import Decision, Defer, Ignore, Limits, Start, busy, decide, last_day
+from lambdas.start_retraining.events import Arrival, Ignored, Push, Request, Settled, Told, Watched
+from lambdas.start_retraining.later import Event, Schedules
+from lambdas.start_retraining.route import Gone, Model, alarmed, concerned
+
+_DAY = re.compile(r"/dt=(\d{4}-\d{2}-\d{2})/$")
+_NO_ROOM = ("ConcurrentPipelineExecutionsLimitExceededException", "ThrottlingException", "LimitExceededException")
+"""CodePipeline's answers that a later start does not get, after the calls' own retries."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the function stands, from its environment."""
+
+    watched: Watched
+    limits: Limits
+    models_path: str
+    topic: str
+    schedule_group: str
+    schedule_role: str
+    function: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What was decided could not be done; the other models of a push are not kept waiting by it."""
+
+    model: str
+    trigger: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """A decision, and the execution that acting on it gave."""
+
+    decision: Decision | Failed
+    execution: str | None = None
+
+
+class Door:
+    """The one door to retraining, for one event."""
+
+    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime) -> None:
+        self.setting, self.now = setting, now
+        self._client, self._limits = client, setting.limits
+
+    def answer(self, told: Told) -> Iterator[Made]:
+        match told:
+            case Push():
+                yield from self._push(told)
+            case Arrival():
+                yield self._arrival(told)
+            case Settled():
+                yield self._settled(told)
+            case Request():
+                yield self._request(told)
+
+    # -- triggers ---------------------------------------------------------------------------------------
+
+    def _push(self, push: Push) -> Iterator[Made]:
+        changed = self._commits.changed(push)
+        concerns = concerned(push, self._models, changed)
+        new = self._commits.new_models(push, changed, (model.name for model in self._models))
+        if not new and not concerns:
+            raise Ignored(f"push {push.commit[:8]} touches no model", trigger="push")
+        for concern in concerns:
+            yield _gone(concern) if isinstance(concern, Gone) else self._one_of_many(concern)
+        for name in new:
+            yield self._tell_new(name, push)
+
+    def _arrival(self, arrival: Arrival) -> Made:
+        self._refuse_before_the_first_push(arrival.model, "data")
+        decision = gather(arrival, self._limits, self.now)
+        if isinstance(decision, Ignore):
+            return Made(decision)
+        return self._defer(decision, later.settled(arrival.model, decision.until, self._limits.settling))
+
+    def _settled(self, settled: Settled) -> Made:
+        model = self._model(settled.model, "data")
+        for end in later_windows(settled, self._limits, self.now):
+            if self._schedules.exists(window_name(model.name, end)):
+                why = f"data went on arriving: the window until {end:%H:%M} UTC retrains on it"
+                return Made(Ignore(model.name, "data", why))
+        return self._request(Request(model.name, "data", "new data", settled.window, settled.window.isoformat(),
+                                     due=settled.due))  # fmt: skip
+
+    def _request(self, request: Request) -> Made:
+        if request.trigger == "drift" and request.due is None:
+            request = self._about_its_model(request)
+        self._model(request.model, request.trigger)
+        self._refuse_before_the_first_push(request.model, request.trigger)
+        return self._decide(self._on_newest_data(request) if request.trigger == "data" else request)
+
+    def _about_its_model(self, request: Request) -> Request:
+        model = alarmed(request.model, self._models)
+        if model is None:
+            raise Ignored(f"alarm {request.model} is about no deployed model", trigger="drift")
+        return replace(request, model=model.name)
+
+    def _on_newest_data(self, request: Request) -> Request:
+        last = last_day(max(self.now, request.due or self.now))
+        day = _newest_day(self._client("s3"), self.setting.watched.data, request.model, last)
+        if day is None:
+            raise Ignored("there is no day of data", model=request.model, trigger="data")
+        return replace(request, as_of=day, reason=f"new data up to {day}")
+
+    # -- what is known ----------------------------------------------------------------------------------
+
+    @cached_property
+    def _models(self) -> list[Model]:
+        pages = self._client("ssm").get_paginator("get_parameters_by_path").paginate(Path=self.setting.models_path)
+        return [_model(parameter) for page in pages for parameter in page["Parameters"]]
+
+    def _model(self, name: str, trigger: str) -> Model:
+        model = next((model for model in self._models if model.name == name), None)
+        if model is None:
+            known = ", ".join(sorted(model.name for model in self._models)) or "none"
+            raise Ignored(f"there is no model {name!r}; deployed are: {known}", model=name, trigger=trigger)
+        return model
+
+    @cached_property
+    def _commits(self) -> Commits:
+        return Commits(self._client("codecommit"), self.setting.watched)
+
+    @cached_property
+    def _schedules(self) -> Schedules:
+        setting = self.setting
+        return Schedules(self._client("scheduler"), setting.schedule_group, setting.schedule_role, setting.function)
+
+    def _refuse_before_the_first_push(self, model: str, trigger: str) -> None:
+        if not self._commits.any:
+            raise Ignored("nothing was ever pushed; the first push trains on what is there", model=model,
+                          trigger=trigger)  # fmt: skip
+
+    # -- acting -----------------------------------------------------------------------------------------
+
+    def _one_of_many(self, request: Request) -> Made:
+        try:
+            return self._decide(request)
+        except (ClientError, BotoCoreError) as error:
+            return Made(Failed(request.model, request.trigger, str(error)))
+
+    def _decide(self, request: Request) -> Made:
+        model = self._model(request.model, request.trigger)
+        runs = executions.recent(self._client("codepipeline"), model, request, self.now)
+        decision = decide(request, model, runs, self._limits, self.now)
+        match decision:
+            case Start():
+                return self._start(decision, request, model)
+            case Defer():
+                return self._defer(decision, later.again(request, decision.until))
+        return Made(decision)
+
+    def _start(self, start: Start, request: Request, model: Model) -> Made:
+        try:
+            answer = self._client("codepipeline").start_pipeline_execution(
+                name=start.pipeline, variables=start.variables, clientRequestToken=start.token
+            )
+        except ClientError as error:
+            if (code := error.response["Error"]["Code"]) not in _NO_ROOM:
+                raise
+            decision = busy(request, model, f"CodePipeline has no room for it now ({code})", self.now)
+            return self._defer(decision, later.again(request, decision.until))
+        return Made(start, execution=answer["pipelineExecutionId"])
+
+    def _defer(self, defer: Defer, event: Event) -> Made:
+        if self._schedules.put(defer, event):
+            return Made(defer)
+        return Made(replace(defer, reason=f"{defer.reason} (joins what waits for that already)"))
+
+    def _tell_new(self, name: str, push: Push) -> Made:
+        advice = f"model_code/{name} is new and has no stacks yet: run cdk deploy '{_title(name)}-*', then push again"
+        self._client("sns").publish(
+            TopicArn=self.setting.topic, Subject=f"{name}: waits for a cdk deploy"[:100],
+            Message=f"{advice}.\nCommit: {push.commit}\nNothing else is affected.")  # fmt: skip
+        return Made(Ignore(name, "push", advice))
+
+
+def _gone(gone: Gone) -> Made:
+    advice = f"there is no model_code/{gone.model}/model.yaml any more; cdk destroy '{_title(gone.model)}-*' removes it"
+    return Made(Ignore(gone.model, "push", advice))
+
+
+def _model(parameter: Mapping[str, str]) -> Model:
+    value = json.loads(parameter["Value"])
+    return Model(parameter["Name"].rsplit("/", 1)[-1], **{**value, "watch": tuple(value["watch"])})
+
+
+def _newest_day(s3: Any, bucket: str, model: str, last: str) -> str | None:
+    """The newest day that the model has data of; what claims to be of the future is left out."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"raw/{model}/dt=", Delimiter="/")
+    found = (_DAY.search(prefix["Prefix"]) for page in pages for prefix in page.get("CommonPrefixes", ()))
+    return max((day[1] for day in found if day and day[1] <= last), default=None)
+
+
+def _title(name: str) -> str:
+    """The model's name in stack names."""
+    return "".join(part.capitalize() for part in name.split("_"))

@@ -1,0 +1,58 @@
+"""A model's recent pipeline executions, as CodePipeline tells them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lambdas.start_retraining.decide import BUDGET_PERIOD, Run
+from lambdas.start_retraining.events import NONE, Request
+from lambdas.start_retraining.route import Model
+
+PAGE = 100
+RETRAIN_STAGE = "Retrain"
+
+
+def recent(codepipeline: Any, model: Model, request: Request, now: dt.datetime) -> list[Run]:
+    """The executions that the budget, the cool-down or the request itself looks back to, newest first."""
+    since = min(now - max(BUDGET_PERIOD, dt.timedelta(hours=model.cool_down_hours)), request.asked)
+    return [_run(codepipeline, model, summary, request) for summary in _summaries(codepipeline, model, since)]
+
+
+def _summaries(codepipeline: Any, model: Model, since: dt.datetime) -> Iterator[Mapping[str, Any]]:
+    """Newest first, as the API lists them, and no page more than needed."""
+    pages = codepipeline.get_paginator("list_pipeline_executions").paginate(
+        pipelineName=model.pipeline, PaginationConfig={"PageSize": PAGE}
+    )
+    for summary in (summary for page in pages for summary in page["pipelineExecutionSummaries"]):
+        if summary["startTime"] < since:
+            return
+        yield summary
+
+
+def _run(codepipeline: Any, model: Model, summary: Mapping[str, Any], request: Request) -> Run:
+    id, started = summary["pipelineExecutionId"], summary["startTime"]
+    commit = next((str(revision["revisionId"]) for revision in summary.get("sourceRevisions", ())), "")
+    # What an execution was asked for matters only where it may do what the request wants: one call less for the rest.
+    may_cover = started > request.asked or bool(commit and commit == request.commit)
+    variables = _variables(codepipeline, model, id) if may_cover else {}
+    return Run(id, started, summary["status"], _trained(codepipeline, model, summary), commit=commit,
+               trigger=variables.get("Trigger", NONE), as_of=variables.get("AsOf", NONE))  # fmt: skip
+
+
+def _trained(codepipeline: Any, model: Model, summary: Mapping[str, Any]) -> bool:
+    """Whether it cost a retraining; one that Verify refused cost none."""
+    if summary.get("trigger", {}).get("triggerType") == "CreatePipeline" or summary["status"] == "Superseded":
+        return False
+    if summary["status"] in ("InProgress", "Succeeded"):
+        return True
+    pages = codepipeline.get_paginator("list_action_executions").paginate(
+        pipelineName=model.pipeline, filter={"pipelineExecutionId": summary["pipelineExecutionId"]}
+    )
+    return any(action["stageName"] == RETRAIN_STAGE for page in pages for action in page["actionExecutionDetails"])
+
+
+def _variables(codepipeline: Any, model: Model, id: str) -> dict[str, str]:
+    found = codepipeline.get_pipeline_execution(pipelineName=model.pipeline, pipelineExecutionId=id)
+    return {item["name"]: item["resolvedValue"] for item in found["pipelineExecution"].get("variables", ())}
