@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from bench import serving, synth
+from bench import routing, serving, synth
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "synth": Benchmark("Synthesis, seconds (median of 3)", synth.measure),
+    "routing": Benchmark("Routing a push: 1,000 files over 200 models (median of 5)", routing.measure),
     "serving": Benchmark(
         "Serving one row, requests/s and p99 (xgboost, 100 trees, 17 features, one worker)", serving.measure
     ),

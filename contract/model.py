@@ -111,7 +111,8 @@ def as_text(value: Scalar) -> str:
 
 Name = Annotated[str, AfterValidator(model_name)]
 Script = Annotated[str, StringConstraints(max_length=200), AfterValidator(_script)]
-Watched = Annotated[str, StringConstraints(max_length=200), AfterValidator(_watched)]
+# All of a model's together have to fit into the SSM parameter that start_retraining reads, which takes 4 KB.
+Watched = Annotated[str, StringConstraints(max_length=150), AfterValidator(_watched)]
 Schedule = Annotated[str, StringConstraints(max_length=256), AfterValidator(_schedule)]
 Description = Annotated[str, StringConstraints(max_length=250, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Metric = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,62}$")]

@@ -23,6 +23,8 @@ IN_A_VPC = ("Subnets", "SecurityGroups")
 
 _REQUESTED = ("model", "commit", "trigger", "reason", "as_of", "approval", "sample_request")
 """What Verify wrote and a version carries on as it is."""
+_ORIGIN = "$request.trigger & ': ' & $request.reason & '; commit ' & $request.commit"
+"""Why it was retrained, for people."""
 _LOGS = {
     "BuildFeatures": "log groups /aws-glue/jobs, job ${FeatureJob}",
     "Train": "log group /aws/sagemaker/TrainingJobs, streams of this run",
@@ -134,7 +136,8 @@ def _registration(model: Model) -> dict[str, State]:
     lineage = {"Bucket": "${Artifacts}", "Key": key, "ContentType": "application/json", "Body": _lineage(model)}
     passed = expression("$verdict.passed")
     refused = {"TopicArn": "${Topic}", "Subject": f"{model.name}: the challenger was refused",
-               "Message": expression("$join($append(['What is live stays.'], $verdict.reasons), '\\n')")}  # fmt: skip
+               "Message": expression("$join($append(['What is live stays.'], "
+                                     f"$append($verdict.reasons, {_ORIGIN})), '\\n')")}  # fmt: skip
     return {
         "WriteLineage": _task("WriteLineage", "aws-sdk:s3:putObject", lineage, "Register"),
         "Register": _task("Register", "aws-sdk:sagemaker:createModelPackage", _package(model), "HasPassed",
@@ -204,7 +207,7 @@ def _metadata(model: Model) -> str:
 def _failure(model: Model) -> dict[str, State]:
     lines = ["'Retraining of ' & $request.model & ' failed at ' & $failure.step & '.'",
              "'Why: ' & $failure.reason", "'Log: ' & $failure.log", "'What to do: ' & $failure.advice",
-             "'Run ' & $run & ', commit ' & $request.commit & ', trigger ' & $request.trigger"]  # fmt: skip
+             f"'Run ' & $run & '; ' & {_ORIGIN}"]  # fmt: skip
     message = {"TopicArn": "${Topic}", "Subject": f"{model.name}: retraining failed",
                "Message": expression(f"$join([{', '.join(lines)}], '\\n')")}  # fmt: skip
     notify = task("sns:publish", message, "Failed")

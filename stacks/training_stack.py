@@ -147,12 +147,9 @@ class TrainingStack(Stack):
 
     def _register_triggers(self) -> None:
         """Tell `start_retraining` what retrains the model, and through which pipeline."""
-        retraining = self.model.retraining
-        value = {"pipeline": pipeline_name(self._settings, self.model), "watch": list(self.model.paths),
-                 "on_new_data": retraining.on_new_data, "on_drift": retraining.on_drift,
-                 "cool_down_hours": retraining.cool_down_hours}  # fmt: skip
         ssm.CfnParameter(self, "Routes", name=parameter_name(self._settings, self.model), type="String",
-                         value=json.dumps(value), description="Read by start_retraining")  # fmt: skip
+                         value=registration(self._settings, self.model),
+                         description="Read by start_retraining")  # fmt: skip
 
     def _schedule(self, repository: RepositoryStack) -> None:
         if self.model.retraining.schedule is None:
@@ -166,3 +163,11 @@ class TrainingStack(Stack):
             target=scheduler.CfnSchedule.TargetProperty(
                 arn=repository.start_retraining.function_arn, role_arn=repository.schedule_role.role_arn,
                 input=json.dumps(event)))  # fmt: skip
+
+
+def registration(settings: Settings, model: Model) -> str:
+    """What `start_retraining` has to know of a model."""
+    retraining = model.retraining
+    return json.dumps({"pipeline": pipeline_name(settings, model), "watch": list(model.paths),
+                       "on_new_data": retraining.on_new_data, "on_drift": retraining.on_drift,
+                       "cool_down_hours": retraining.cool_down_hours})  # fmt: skip

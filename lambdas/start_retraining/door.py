@@ -91,7 +91,7 @@ class Door:
         decision = gather(arrival, self._limits, self.now)
         if isinstance(decision, Ignore):
             return Made(decision)
-        return self._defer(decision, later.settled(arrival.model, decision.until, self._limits.settling))
+        return self._defer(decision, later.settled(arrival.model, decision.until, self._limits.settling, self.now))
 
     def _settled(self, settled: Settled) -> Made:
         model = self._model(settled.model, "data")
@@ -99,8 +99,10 @@ class Door:
             if self._schedules.exists(window_name(model.name, end)):
                 why = f"data went on arriving: the window until {end:%H:%M} UTC retrains on it"
                 return Made(Ignore(model.name, "data", why))
-        return self._request(Request(model.name, "data", "new data", settled.window, settled.window.isoformat(),
-                                     due=settled.due))  # fmt: skip
+        # Where schedules run ahead of this clock, as in a rehearsal, the window is not over yet: all that this schedule
+        # stands for has arrived by now, and what comes later makes another one.
+        asked, id = min(settled.window, self.now), f"{settled.window.isoformat()} {settled.made.isoformat()}"
+        return self._request(Request(model.name, "data", "new data", asked, id, due=settled.due))
 
     def _request(self, request: Request) -> Made:
         if request.trigger == "drift" and request.due is None:

@@ -75,11 +75,13 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Settled:
-    """Data arrived for `model` in the window that ended at `window`; the schedule was for `due`."""
+    """Data arrived for `model` in the window that ended at `window`; the schedule was for `due`, `made` when the first
+    of it arrived."""
 
     model: str
     window: dt.datetime
     due: dt.datetime
+    made: dt.datetime
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _scheduled(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now
 
 
 def _settled(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Settled:
-    return Settled(str(detail["model"]), _time(detail["window"], now), _time(detail["due"], now))
+    return Settled(str(detail["model"]), *(_time(detail[name], now) for name in ("window", "due", "made")))
 
 
 def _deferred(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Request:

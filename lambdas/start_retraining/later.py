@@ -48,8 +48,8 @@ def again(request: Request, until: dt.datetime) -> Event:
     return {"source": DEFERRED_SOURCE, "detail": detail}
 
 
-def settled(model: str, until: dt.datetime, settling: dt.timedelta) -> Event:
-    """What tells that a window of arrivals is over."""
-    window = until - settling
+def settled(model: str, until: dt.datetime, settling: dt.timedelta, made: dt.datetime) -> Event:
+    """What tells that a window of arrivals is over; `made` tells its schedule from another of the same name."""
+    moments = {"window": until - settling, "due": until, "made": made}
     return {"source": SETTLED_SOURCE,
-            "detail": {"model": model, "window": window.isoformat(), "due": until.isoformat()}}  # fmt: skip
+            "detail": {"model": model, **{name: time.isoformat() for name, time in moments.items()}}}  # fmt: skip

@@ -62,9 +62,8 @@ def test_by_hand_is_a_request_with_a_day() -> None:
 
 def test_what_comes_back_is_what_was_put_off() -> None:
     until = NOON + 30 * MINUTE
-    event = {"source": "pushline.settled", "detail": {"model": "m", "window": NOON.isoformat(),
-                                                      "due": until.isoformat()}}  # fmt: skip
-    assert told(event) == Settled("m", NOON, until)
+    detail = {"model": "m", "window": NOON.isoformat(), "due": until.isoformat(), "made": NOON.isoformat()}
+    assert told({"source": "pushline.settled", "detail": detail}) == Settled("m", NOON, until, NOON)
 
 
 @pytest.mark.parametrize(("event", "why"), [

@@ -127,8 +127,13 @@ def test_a_window_that_fires_twice_starts_once(world: World) -> None:
 
 def test_where_the_schedules_run_ahead_of_the_clock_settled_data_still_starts(world: World) -> None:
     """In a rehearsal at twenty times the speed the function's own clock has not moved that far."""
-    world.invoke(world.land("2026-11-22"))
-    (schedule,) = world.schedules.values()
-    world.now = NOON + 90 * SECOND
-    (decision,) = world.invoke(json.loads(schedule["input"]))
-    assert decision["decision"] == "start"
+    for minutes, day in ((0, "2026-11-21"), (5, "2026-11-22")):
+        world.now = NOON + minutes * MINUTE
+        world.deploy("flight_delay", cool_down_hours=0)
+        world.invoke(world.land(day))
+        (schedule,) = world.schedules.values()
+        world.schedules.clear()
+        world.now += 90 * SECOND
+        (decision,) = world.invoke(json.loads(schedule["input"]))
+        assert decision["decision"] == "start"
+    assert [execution.variables["AsOf"] for execution in world.started()] == ["2026-11-21", "2026-11-22"]

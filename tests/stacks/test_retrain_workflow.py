@@ -121,7 +121,9 @@ def test_a_worse_challenger_is_registered_as_rejected_and_the_execution_succeeds
     assert execution.status == "SUCCEEDED"
     assert execution.arguments["Register"]["ModelApprovalStatus"] == "Rejected"
     assert "failed: auc 0.7 against 0.75 of champion version 3, worse by 0.05" in execution.output["reasons"]
-    assert "worse by 0.05" in execution.arguments["NotifyRefused"]["Message"]
+    told = execution.arguments["NotifyRefused"]["Message"]
+    assert "worse by 0.05" in told
+    assert "push: push 1a2b3c4d changes train.py" in told
 
 
 @pytest.mark.parametrize(("evaluation", "told"), [
@@ -186,6 +188,7 @@ def test_a_failure_is_told_with_step_reason_and_advice(definition: dict[str, Any
     told = execution.arguments["NotifyFailure"]
     assert f"failed at {step}." in told["Message"]
     assert "What to do: " in told["Message"]
+    assert "push: push 1a2b3c4d changes train.py" in told["Message"]
     assert len(told["Subject"]) <= 100
 
 

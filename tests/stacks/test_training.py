@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from config import load_settings
-from contract import deployed, load_models
+from contract import Model, deployed, load_models
 from stacks.retrain_workflow import IN_A_VPC, SUBSTITUTIONS
+from stacks.training_stack import registration
 from tests.conftest import ROOT, Assembly
 
 TRAINING = "FlightDelay-Training"
@@ -117,6 +118,15 @@ def test_start_retraining_is_told_which_paths_concern_the_model(assembly: Assemb
     value = json.loads(parameter["Value"])
     assert value["pipeline"] == pipeline["Name"]
     assert "model_code/flight_delay" in value["watch"]
+
+
+def test_what_a_model_registers_fits_into_its_parameter_however_much_it_watches() -> None:
+    folder = f"model_code/{'a' * 137}"
+    model = Model.model_validate({
+        "name": "m" * 26, "framework": {"name": "xgboost", "version": "3.2-0"}, "evaluation": {"metric": "auc"},
+        "watch": [f"{folder}{number:02}" for number in range(20)]})  # fmt: skip
+    assert len(model.watch[0]) == 150
+    assert len(registration(load_settings(), model).encode()) < 4096
 
 
 def test_outputs_tell_what_to_find(assembly: Assembly) -> None:
