@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from config.budgets import Budgets
 from config.document import Invalid, Problem, read, validated
 from config.environments import Environment, Environments
 from config.network import Networks
@@ -118,6 +119,7 @@ class Settings(Section):
     destroy_data: bool = False
     permissions_boundary: PermissionsBoundary | None = None
     network: Networks = Networks()
+    budgets: Budgets = Budgets()
     notifications: Notifications = Notifications()
 
     @property

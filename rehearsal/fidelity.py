@@ -22,6 +22,7 @@ NOT_AS_IN_AWS = (
      " traffic is bounded: endpoint policies and rules are not evaluated, flow logs stay empty. Network isolation is"
      " enforced with `unshare --net` for jobs where the machine permits it, else recorded only; for endpoints recorded"
      " only."),
+    ("budgets", "Recorded; as nothing costs anything here, nobody is told."),
     ("volumes and keys", "Volume keys are recorded only. KMS permissions are checked for S3 and SNS under a key, not"
      " for endpoints' storage and CodeCommit."),
     ("Spark", "Runs with local[2]; worker type and number are recorded only. Glue's Python holds a subset of its"

@@ -15,6 +15,7 @@ EXISTING = {
 }  # fmt: skip
 OTHER_SETTINGS = {
     "bounded": {
+        "budgets": {"staging": None},
         "permissions_boundary": "teams/pushline-boundary",
         "network": {"training": EXISTING, "staging": {"vpc": "none"}, "production": {"vpc": "none"}},
     },

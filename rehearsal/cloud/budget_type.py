@@ -1,0 +1,46 @@
+"""AWS::Budgets::Budget, kept by the embedded AWS's Budgets; as nothing costs anything here, nobody is ever told."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from botocore.exceptions import ClientError
+
+from rehearsal.service import Cloud, Params, Provisioned, ResourceType, Stack
+
+
+class Budget(ResourceType):
+    """A budget, named by CloudFormation if the template does not."""
+
+    replacement: ClassVar[frozenset[str]] = frozenset({"Budget", "NotificationsWithSubscribers"})
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def create(self, properties: Params, stack: Stack) -> Provisioned:
+        data = dict(properties["Budget"])
+        name = data.setdefault("BudgetName", f"{stack.name}-{stack.logical_id}")
+        limit = data.get("BudgetLimit")
+        if limit:  # a number in templates, text in the API
+            data["BudgetLimit"] = {**limit, "Amount": str(limit["Amount"])}
+        told = [_threshold(given) for given in properties.get("NotificationsWithSubscribers", ())]
+        self._budgets(stack).create_budget(
+            AccountId=stack.caller.account, Budget=data, NotificationsWithSubscribers=told
+        )
+        return Provisioned(name)
+
+    def delete(self, physical_id: str, properties: Params, stack: Stack) -> None:
+        try:
+            self._budgets(stack).delete_budget(AccountId=stack.caller.account, BudgetName=physical_id)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "NotFoundException":
+                raise
+
+    def _budgets(self, stack: Stack) -> Any:
+        by, who = "cloudformation.amazonaws.com", stack.caller
+        return self._cloud.client("budgets", role=stack.role, by=by, account=who.account, region=who.region)
+
+
+def _threshold(given: Params) -> Params:
+    notification = given["Notification"]
+    return {**given, "Notification": {**notification, "Threshold": float(notification["Threshold"])}}
