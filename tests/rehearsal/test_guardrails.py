@@ -379,3 +379,34 @@ def test_flow_logs_and_rules_of_the_network_go_with_their_stack(deployed: Deploy
     stacks.get_waiter("stack_delete_complete").wait(StackName="flows", WaiterConfig={"Delay": 1})
     assert not [found for found in ec2.describe_flow_logs()["FlowLogs"] if found["ResourceId"] == vpc]
     assert not ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+
+
+def test_a_budget_is_made_changed_and_deleted_with_its_stack(deployed: Deployed) -> None:
+    budgets, stacks = deployed.cloud.client("budgets"), deployed.cloud.client("cloudformation")
+
+    def template(amount: int, percent: int) -> str:
+        told = {"Notification": {"NotificationType": "ACTUAL", "ComparisonOperator": "GREATER_THAN",
+                                 "Threshold": percent},
+                "Subscribers": [{"SubscriptionType": "EMAIL", "Address": "team@example.com"}]}  # fmt: skip
+        data = {"BudgetType": "COST", "TimeUnit": "MONTHLY", "BudgetLimit": {"Amount": amount, "Unit": "USD"}}
+        properties = {"Budget": data, "NotificationsWithSubscribers": [told]}
+        return json.dumps({"Resources": {"B": {"Type": "AWS::Budgets::Budget", "Properties": properties}}})
+
+    def made() -> dict[str, str]:
+        found = budgets.describe_budgets(AccountId="000000000000")["Budgets"]
+        return {found["BudgetName"]: found["BudgetLimit"]["Amount"] for found in found
+                if found["BudgetName"].startswith("spending")}  # fmt: skip
+
+    stacks.create_stack(StackName="spending", TemplateBody=template(10, 80))
+    stacks.get_waiter("stack_create_complete").wait(StackName="spending", WaiterConfig={"Delay": 1})
+    (name,) = made()
+    stacks.update_stack(StackName="spending", TemplateBody=template(20, 80))
+    stacks.get_waiter("stack_update_complete").wait(StackName="spending", WaiterConfig={"Delay": 1})
+    assert made() == {name: "20"}
+    stacks.update_stack(StackName="spending", TemplateBody=template(20, 90))
+    stacks.get_waiter("stack_update_complete").wait(StackName="spending", WaiterConfig={"Delay": 1})
+    assert [*made().values()] == ["20"]
+    assert name not in made(), "other thresholds are another budget"
+    stacks.delete_stack(StackName="spending")
+    stacks.get_waiter("stack_delete_complete").wait(StackName="spending", WaiterConfig={"Delay": 1})
+    assert made() == {}
