@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from config.budgets import Budgets
 from config.document import Invalid, Problem, read, validated
@@ -26,6 +26,9 @@ PermissionsBoundary = Annotated[str, StringConstraints(pattern=_POLICY, max_leng
 RetentionDays = Literal[
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653
 ]  # fmt: skip
+
+
+HOURS_OF_ALARM = 168
 
 
 class FeatureLimits(Section):
@@ -94,6 +97,28 @@ class Retention(Section):
     """How long an overwritten or deleted object can be restored."""
 
 
+class Monitoring(Section):
+    """When drift becomes an alarm: `breaches` of the last `of` runs above a bound."""
+
+    every_hours: Annotated[int, Field(ge=1, le=168)] = 24
+    breaches: Annotated[int, Field(ge=1)] = 2
+    of: Annotated[int, Field(ge=1)] = 3
+    feature_drift: Annotated[float, Field(gt=0)] = 1.0
+    prediction_drift: Annotated[float, Field(gt=0)] = 1.0
+    quality_loss: Annotated[float, Field(gt=0)] = 0.1
+
+    @model_validator(mode="after")
+    def _alarm(self) -> Monitoring:
+        if self.breaches > self.of:
+            raise ValueError(f"found breaches {self.breaches} above of {self.of}; allowed: at most as many")
+        if self.every_hours * self.of > HOURS_OF_ALARM:
+            raise ValueError(
+                f"found every_hours {self.every_hours} x of {self.of}; allowed: together at most {HOURS_OF_ALARM}, "
+                "since a CloudWatch alarm looks back seven days"
+            )
+        return self
+
+
 class Retraining(Section):
     """What no storm of triggers gets past, for each model: `start_retraining` defers what is too much."""
 
@@ -114,6 +139,7 @@ class Settings(Section):
     project: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,15}$")]
     environments: Environments = Environments()
     guardrails: Guardrails
+    monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
     retraining: Retraining = Retraining()
     destroy_data: bool = False

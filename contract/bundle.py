@@ -18,7 +18,8 @@ from contract.folder import SampleRequest, platform_evaluates, sample_request
 from contract.model import Model
 
 ENTRY = Path(__file__).with_name("entry")
-ENTRY_MODULES = ("pushline_entry.py", "pushline_evaluate.py")
+ENTRY_MODULES = ("pushline_entry.py", "pushline_evaluate.py", "pushline_monitor.py", "pushline_captured.py",
+                 "pushline_drift.py")  # fmt: skip
 LEFT_OUT = frozenset({"tests", "__pycache__"})
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -111,6 +112,7 @@ def _manifest(root: Path, model: Model, files: list[str]) -> bytes:
         "model": model.name,
         "scripts": scripts,
         "metric": model.evaluation.metric,
+        "goal": model.evaluation.goal,
         "label": model.evaluation.label,
         "files": sorted(files),
     }

@@ -1,5 +1,7 @@
 """The whole story on one machine: push, retrain, release, predict; then a better, a worse and a rejected version.
 
+A push retrains the models it touches and no other, which every push here checks; one to shared code retrains all.
+
 Everything happens in a state directory and a clone of its own. Each scene checks what it shows; one that does
 not hold is said, and makes the demo fail.
 """
@@ -25,9 +27,11 @@ from rehearsal.landscape import ClientOf, Landscape, survey
 from rehearsal.traffic import Tally, Traffic
 
 THROUGH = "2013-03-01"
+"""Sample data arrives up to this date, unless the model's demo.yaml names another."""
 TIMEOUT_SECONDS = 900.0
 SCENES = "demo.yaml"
-"""In a model's folder: which changes of its model.yaml make a better and a worse challenger."""
+"""In a model's folder: `through`, and which changes of its model.yaml make a `better` and a `worse` challenger."""
+SHARED = "model_code/shared"
 
 
 class DoesNotHold(Exception):
@@ -81,8 +85,9 @@ def _set_the_stage(state_dir: Path, cdk_out: Path, repository: Path, console: Co
     stage = Stage(at, clone, console, client_of, survey(client_of), [up.result, deployed.result])
     _clone(repository, clone)
     for parts in stage.landscape.models.values():
-        with _timed(console, f"load: {parts.name}, sample data through {THROUGH}") as loaded:
-            put, _ = arrivals.load(client_of, parts, clone, THROUGH)
+        through = str(_scenes(clone, parts.name).get("through", THROUGH))
+        with _timed(console, f"load: {parts.name}, sample data through {through}") as loaded:
+            put, _ = arrivals.load(client_of, parts, clone, through)
         console.print(f"  {put} objects under {parts.raw_data}", highlight=False)
         stage.timings.append(loaded.result)
     return stage
@@ -93,12 +98,14 @@ def _play(stage: Stage) -> bool:
     models = sorted(stage.landscape.models)
     try:
         _first_push(stage, models)
+        _shared_code(stage, models)
         for model in models:
-            scenes = stage.clone / "model_code" / model / SCENES
-            if scenes.is_file():
-                changes = YAML(typ="safe").load(scenes)
-                _better(stage, model, changes["better"])
-                _worse(stage, model, changes["worse"])
+            scenes = _scenes(stage.clone, model)
+            if "better" in scenes:
+                _better(stage, model, scenes["better"])
+            if "worse" in scenes:
+                _worse(stage, model, scenes["worse"])
+            if "better" in scenes:
                 _rollback(stage, model)
     except (DoesNotHold, predictions.NoPrediction) as problem:
         stage.console.print(f"✗ {problem}", style="bold red", highlight=False, markup=False)
@@ -106,11 +113,32 @@ def _play(stage: Stage) -> bool:
     return True
 
 
+def _scenes(clone: Path, model: str) -> dict[str, Any]:
+    path = clone / "model_code" / model / SCENES
+    return dict(YAML(typ="safe").load(path) or {}) if path.is_file() else {}
+
+
 def _first_push(stage: Stage, models: list[str]) -> None:
     _title(stage, "One push: verify, retrain, register, release to staging and production")
     _push(stage, "push", models)
     for model in models:
         _predict(stage, model)
+
+
+def _shared_code(stage: Stage, models: list[str]) -> None:
+    """Those that watch it; a repository without shared code has nothing to show here."""
+    shared = stage.clone / SHARED / "__init__.py"
+    sharing = [model for model in models if SHARED in _watched(stage.clone, model)]
+    if not sharing or not shared.is_file():
+        return
+    _title(stage, f"A push to {SHARED} retrains every model that watches it: {', '.join(sharing)}")
+    shared.write_text(shared.read_text() + "# Edited by the demo: whoever imports this package is trained again.\n")
+    _commit(stage, "shared: a line that every model which watches it travels with")
+    _push(stage, "push to shared code", sharing)
+
+
+def _watched(clone: Path, model: str) -> list[str]:
+    return list(YAML(typ="safe").load(clone / "model_code" / model / "model.yaml").get("watch", ()))
 
 
 def _better(stage: Stage, model: str, changes: dict[str, Any]) -> None:
@@ -167,10 +195,24 @@ def _push_under_traffic(stage: Stage, model: str, changes: dict[str, Any]) -> Ta
 
 
 def _push(stage: Stage, what: str, models: list[str]) -> None:
+    """Push, wait for these models to rest, and see that the push started them, each once, and no other."""
+    before = {model: _pushed(stage, model) for model in stage.landscape.models}
     began = time.time()
     url = repository_url(stage.at, stage.landscape)
     _git(stage.clone, "push", "--quiet", url, "HEAD:refs/heads/main")
     _wait(stage, what, models, began)
+    started = {model: _pushed(stage, model) - before[model] for model in stage.landscape.models}
+    for model, executions in sorted(started.items()):
+        wanted = 1 if model in models else 0
+        _hold(len(executions) == wanted, f"the push started {model} {len(executions)} times, not {wanted}")
+    if left_alone := sorted(set(started) - set(models)):
+        stage.console.print(f"  left alone: {', '.join(left_alone)}", highlight=False)
+
+
+def _pushed(stage: Stage, model: str) -> set[str]:
+    """The model's pipeline executions that pushes started."""
+    rows = status.pipelines(stage.client_of, stage.landscape.model(model))
+    return {row["execution"] for row in rows if row["trigger"] == "push"}
 
 
 def _wait(stage: Stage, what: str, models: list[str], began: float) -> None:
@@ -203,18 +245,12 @@ def _change(stage: Stage, model: str, changes: dict[str, Any]) -> None:
         *parents, key = dotted.split(".")
         functools.reduce(lambda node, name: node[name], parents, document)[key] = value
     yaml.dump(document, path)
-    _git(
-        stage.clone,
-        "-c",
-        "user.name=Demo",
-        "-c",
-        "user.email=demo@example.com",
-        "commit",
-        "--quiet",
-        "--all",
-        "--message",
-        f"{model}: {_words(changes)}",
-    )
+    _commit(stage, f"{model}: {_words(changes)}")
+
+
+def _commit(stage: Stage, message: str) -> None:
+    identity = ("-c", "user.name=Demo", "-c", "user.email=demo@example.com")
+    _git(stage.clone, *identity, "commit", "--quiet", "--all", "--message", message)
 
 
 def _clone(repository: Path, clone: Path) -> None:

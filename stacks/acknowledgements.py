@@ -33,7 +33,8 @@ def _resource(pattern: str) -> str:
 
 
 TABLE = (
-    Accepted(r".*-(Training/Jobs|Release-[A-Za-z]+/Roles)/.*", _resource(r"[^*]*:ec2:[^*]*:network-interface/\*"),
+    Accepted(r".*-(Training/Jobs|Monitoring|Release-[A-Za-z]+/Roles)/.*",
+             _resource(r"[^*]*:ec2:[^*]*:network-interface/\*"),
              "interfaces get their id when they are made; the subnets and security groups they are made in are named"),
     Accepted(r"Pushline-Network-[A-Za-z]+/FlowLogRole/.*", _resource(r"\*"),
              "logs:DescribeLogGroups, which flow logs need, is granted for all or none"),
@@ -59,6 +60,18 @@ TABLE = (
              "ecr:GetAuthorizationToken and cloudwatch:PutMetricData (bound to its namespace) know no resources"),
     Accepted(r".*-Training/RetrainRole/.*", _resource(r"\*"),
              "log delivery and X-Ray know no resources"),
+    Accepted(r".*-Monitoring/.*",
+             _resource(r"[^*]*/(features|capture/[a-z0-9-]+|training|lineage|monitoring)/[a-z0-9-]+/\*"),
+             BELOW_A_PREFIX),
+    Accepted(r".*-Monitoring/.*", _resource(r"[^*]*:processing-job/[a-z0-9-]+-\*"), BELOW_A_PREFIX),
+    Accepted(r".*-Monitoring/MonitorRole/.*", _resource(r"[^*]*:model-package/[a-z0-9-]+/\*"), BELOW_A_PREFIX),
+    Accepted(r".*-Monitoring/JobRole/.*",
+             _resource(r"[^*]*:log-group:/aws/sagemaker/[A-Za-z]+:(log-stream:[a-z0-9-]+-)?\*"),
+             "SageMaker names the streams of its own log group; the prefix is this model's own"),
+    Accepted(r".*-Monitoring/JobRole/.*", _resource(r"\*"),
+             "ecr:GetAuthorizationToken and cloudwatch:PutMetricData (bound to its namespace) know no resources"),
+    Accepted(r".*-Monitoring/MonitorRole/.*", _resource(r"\*"),
+             "cloudwatch:PutMetricData (bound to its namespace), log delivery and X-Ray know no resources"),
     Accepted(r".*-Release-.*/Roles/.*", _resource(r"[^*]*/(training|bundles|evaluation)/[a-z0-9-]+/\*"),
              BELOW_A_PREFIX),
     Accepted(r".*-Release-.*/Roles/Serving/.*", _resource(r"[^*]*/capture/[a-z0-9-]+/[a-z]+/\*"), BELOW_A_PREFIX),

@@ -110,4 +110,9 @@ def deployments(model: Model) -> tuple[Deployment, Deployment]:
     """Staging tries a version on one instance and approves it; production takes approved ones only."""
     staging = Deployment(model=model, environment="staging", approves=True, fixed_instances=STAGING_INSTANCES,
                          rollout=STAGING_ROLLOUT, guarded=False)  # fmt: skip
-    return staging, Deployment(model=model, environment="production")
+    return staging, production(model)
+
+
+def production(model: Model) -> Deployment:
+    """Where people ask the model."""
+    return Deployment(model=model, environment="production")

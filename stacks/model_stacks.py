@@ -1,4 +1,4 @@
-"""The stacks of one model: what trains it, and for each environment what releases and serves it."""
+"""The stacks of one model: what trains and watches it, and for each environment what releases and serves it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from config import Settings
 from contract import Model
 from stacks.deployment import Deployment, deployments
 from stacks.environments import Environments
+from stacks.monitoring_stack import MonitoringStack
 from stacks.release_stack import ReleaseStack
 from stacks.repository_stack import RepositoryStack
 from stacks.serving_stack import ServingStack
@@ -19,6 +20,9 @@ def model_stacks(app: App, model: Model, *, settings: Settings, environments: En
     """Every stack of `model`."""
     TrainingStack(app, f"{model.title}-Training", settings=settings, model=model, repository=repository,
                   foundation=environments.foundation, env=environments.training)  # fmt: skip
+    MonitoringStack(app, f"{model.title}-Monitoring", settings=settings, model=model,
+                    foundation=environments.foundation, live=environments.serving["production"],
+                    env=environments.training)  # fmt: skip
     for deployment in deployments(model):
         _deployed(app, deployment, settings, environments)
 

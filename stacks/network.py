@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from aws_cdk import Fn
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
@@ -39,9 +40,10 @@ class Network:
         return {"ForAllValues:StringEquals": keys, "Null": dict.fromkeys(keys, "false")}
 
     @property
-    def arguments(self) -> dict[str, list[str]]:
-        """SageMaker's VpcConfig."""
-        return {"Subnets": list(self.subnets), "SecurityGroupIds": list(self.security_groups)}
+    def substitutions(self) -> dict[str, str]:
+        """For a state machine's definition: each list as what stands between the quotes of a list in JSON."""
+        return {"Subnets": Fn.join('","', list(self.subnets)),
+                "SecurityGroups": Fn.join('","', list(self.security_groups))}  # fmt: skip
 
 
 def within(network: Network | None, conditions: dict[str, Any]) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def training_job(model: Model, volume: str, vpc: bool) -> dict[str, Any]:
         "ResourceConfig": expression(_training_resources(volume)),
         "EnableManagedSpotTraining": expression("$request.training.spot"),
         "StoppingCondition": expression(_STOPPING),
-        "EnableNetworkIsolation": True, **_vpc(vpc),
+        "EnableNetworkIsolation": True, **vpc_config(vpc),
         # The image's toolkit runs `pip install .`; without network pip can't fetch what it would build that with.
         # pip reads 0 as "no isolation": https://github.com/pypa/pip/issues/5735
         "Environment": {"PIP_NO_BUILD_ISOLATION": "0"},
@@ -113,7 +113,7 @@ def evaluation_job(model: Model, volume: str, vpc: bool) -> dict[str, Any]:
                                    "Outputs": [{"OutputName": "evaluation", "S3Output": stored}]},
         "ProcessingResources": {"ClusterConfig": expression(_evaluation_resources(volume))},
         "StoppingCondition": {"MaxRuntimeInSeconds": expression("$request.evaluation.max_runtime_seconds")},
-        "NetworkConfig": {"EnableNetworkIsolation": True, **_vpc(vpc)},
+        "NetworkConfig": {"EnableNetworkIsolation": True, **vpc_config(vpc)},
         "Tags": _tags(model),
     }  # fmt: skip
 
@@ -126,17 +126,18 @@ def _evaluation_resources(volume: str) -> str:
 def _evaluation_inputs(model: Model) -> str:
     inputs = {"code": _BUNDLE, "challenger": "$model_data", "sample": "$request.sample_request",
               "holdout": f"'s3://${{Data}}/features/{model.slug}/' & $run & '/holdout/'"}  # fmt: skip
-    always = ", ".join(_input(name, uri) for name, uri in inputs.items())
-    return f"$append([{always}], $champion = null ? [] : [{_input('champion', '$champion.model_data')}])"
+    always = ", ".join(processing_input(name, uri) for name, uri in inputs.items())
+    return f"$append([{always}], $champion = null ? [] : [{processing_input('champion', '$champion.model_data')}])"
 
 
-def _input(name: str, uri: str) -> str:
+def processing_input(name: str, uri: str, *, more: str = "", folder: str = "") -> str:
+    """JSONata: an input of a processing job; `more` and `folder` are what its name and place go on with."""
     how = "'S3DataType': 'S3Prefix', 'S3InputMode': 'File', 'S3DataDistributionType': 'FullyReplicated'"
-    return (f"{{'InputName': '{name}', 'S3Input': {{'S3Uri': {uri}, {how}, "
-            f"'LocalPath': '{OPT_ML}/processing/input/{name}'}}}}")  # fmt: skip
+    return (f"{{'InputName': '{name}'{more}, 'S3Input': {{'S3Uri': {uri}, {how}, "
+            f"'LocalPath': '{OPT_ML}/processing/input/{name}'{folder}}}}}")  # fmt: skip
 
 
-def _vpc(vpc: bool) -> dict[str, Any]:
+def vpc_config(vpc: bool) -> dict[str, Any]:
     """CloudFormation fills in lists: the ids with `","` between them."""
     return {"VpcConfig": {"Subnets": ["${Subnets}"], "SecurityGroupIds": ["${SecurityGroups}"]}} if vpc else {}
 

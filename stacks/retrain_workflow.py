@@ -159,6 +159,7 @@ def _lineage(model: Model) -> dict[str, Any]:
         "run": expression("$run"), "training_job": expression("$run"), "feature_run": expression("$feature_run"),
         "data": {"raw": f"s3://${{Data}}/raw/{model.name}/", "quality": expression(data)},
         "image": "${Image}", "hyperparameters": expression("$request.training.hyperparameters"),
+        "features": expression("$request.features"),
         "model_data": expression("$model_data"), "metrics": expression("$evaluation"),
         "champion_version": expression("$champion = null ? null : $champion.version"),
         "decision": {key: expression(f"$verdict.{key}") for key in ("passed", "reasons")},
@@ -222,14 +223,14 @@ def _failure(model: Model) -> dict[str, State]:
 def _task(step: str, resource: str, arguments: Mapping[str, Any], then: str, **more: Any) -> State:
     """A task whose failure is told with its step, its log and what to do."""
     state = task(resource, arguments, then, **more)
-    failure = {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(_REASON),
+    failure = {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(REASON),
                "log": _LOGS.get(step, "the state machine's execution history"),
                "advice": _ADVICE.get(step, _OTHERWISE)}  # fmt: skip
     state["Catch"] = [{"ErrorEquals": ["States.ALL"], "Assign": {"failure": failure}, "Next": "NotifyFailure"}]
     return state
 
 
-_REASON = r"""(
+REASON = r"""(
   $cause := $exists($states.errorOutput.Cause) ? $string($states.errorOutput.Cause) : $states.errorOutput.Error;
   $job := $substring($cause, 0, 1) = '{' ? $parse($cause);
   $told := $exists($job.FailureReason) ? $job.FailureReason

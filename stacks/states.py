@@ -16,7 +16,7 @@ TRANSIENT = (
 _UNNAMED = {
     "sagemaker": ("SageMaker.AmazonSageMakerException", "SageMaker.SageMakerException"),
     "glue": ("Glue.AWSGlueException", "Glue.GlueException"), "s3": ("S3.S3Exception",),
-    "sns": ("SNS.AmazonSNSException", "Sns.SnsException"),
+    "sns": ("SNS.AmazonSNSException", "Sns.SnsException"), "cloudwatch": ("CloudWatch.CloudWatchException",),
     "cloudformation": ("CloudFormation.CloudFormationException",),
     "sagemakerruntime": ("SageMakerRuntime.SageMakerRuntimeException",),
 }  # fmt: skip

@@ -62,7 +62,7 @@ class JobRoles(Construct):
             read_objects(artifacts, f"bundles/{slug}/*"), use_key(key),
             allow("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:AssociateKmsKey",
                   on=groups),
-            _publish_metrics("Glue"),
+            publish_metrics("Glue"),
             *enter_for_glue(self, self._foundation.network, feature_job_name(self._model)),
         ]  # fmt: skip
 
@@ -74,7 +74,7 @@ class JobRoles(Construct):
             read_objects(self._foundation.artifacts, f"bundles/{slug}/*"),
             list_objects(self._foundation.artifacts, f"bundles/{slug}/*"),
             write_objects(self._foundation.artifacts, f"training/{slug}/*"),
-            *self._sagemaker_job("TrainingJobs"),
+            *sagemaker_job(self, self._model, self._foundation, self._image, "TrainingJobs"),
         ]
 
     def _evaluation(self) -> list[iam.PolicyStatement]:
@@ -86,21 +86,24 @@ class JobRoles(Construct):
             read_objects(self._foundation.artifacts, *inputs),
             list_objects(self._foundation.artifacts, *inputs),
             write_objects(self._foundation.artifacts, f"evaluation/{slug}/*"),
-            *self._sagemaker_job("ProcessingJobs"),
+            *sagemaker_job(self, self._model, self._foundation, self._image, "ProcessingJobs"),
         ]
 
-    def _sagemaker_job(self, kind: str) -> list[iam.PolicyStatement]:
-        """What every SageMaker job needs: its image, the key, its log and its instance metrics."""
-        group = arn(self, "logs", f"log-group:/aws/sagemaker/{kind}")
-        return [
-            use_key(self._foundation.key), lend_key(self._foundation.key), *self._image.pull,
-            allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
-            allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:{self._model.slug}-*"),
-            _publish_metrics(f"/aws/sagemaker/{kind}"), *enter_for_sagemaker(self, self._foundation.network),
-        ]  # fmt: skip
+
+def sagemaker_job(scope: Construct, model: Model, foundation: FoundationStack, image: FrameworkImage,
+                  kind: str) -> list[iam.PolicyStatement]:  # fmt: skip
+    """What every SageMaker job needs: its image, the key, its log and its instance metrics."""
+    group = arn(scope, "logs", f"log-group:/aws/sagemaker/{kind}")
+    return [
+        use_key(foundation.key), lend_key(foundation.key), *image.pull,
+        allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
+        allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:{model.slug}-*"),
+        publish_metrics(f"/aws/sagemaker/{kind}"), *enter_for_sagemaker(scope, foundation.network),
+    ]  # fmt: skip
 
 
-def _publish_metrics(namespace: str) -> iam.PolicyStatement:
+def publish_metrics(namespace: str) -> iam.PolicyStatement:
+    """Put metrics of one namespace."""
     return allow("cloudwatch:PutMetricData", on="*", when={"StringEquals": {"cloudwatch:namespace": namespace}})
 
 
@@ -122,7 +125,7 @@ def retrain_role(scope: Construct, *, model: Model, guardrails: Guardrails, foun
     return service_role(scope, "RetrainRole", "states", statements=[
         *_run_feature_job(scope, model), *_run_training(scope, model, guardrails, foundation),
         *_run_evaluation(scope, model, guardrails, foundation),
-        allow("sagemaker:AddTags", on=[_job(scope, "training-job", model), _job(scope, "processing-job", model)]),
+        allow("sagemaker:AddTags", on=[job_arn(scope, "training-job", model), job_arn(scope, "processing-job", model)]),
         pass_role(jobs.training, "sagemaker"), pass_role(jobs.evaluation, "sagemaker"), *_registry(scope, model),
         read_objects(artifacts, f"evaluation/{slug}/*"), write_objects(artifacts, f"lineage/{slug}/*"),
         use_key(foundation.key), allow("sns:Publish", on=foundation.notifications.topic_arn),
@@ -137,23 +140,23 @@ def _run_feature_job(scope: Construct, model: Model) -> Iterable[iam.PolicyState
 
 def _run_training(scope: Construct, model: Model, guardrails: Guardrails,
                   foundation: FoundationStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
-    limits, job = guardrails.training, _job(scope, "training-job", model)
-    yield from _create_job("sagemaker:CreateTrainingJob", job, limits.instance_types,
+    limits, job = guardrails.training, job_arn(scope, "training-job", model)
+    yield from create_job("sagemaker:CreateTrainingJob", job, limits.instance_types,
                            limits.maximum_runtime_minutes, foundation)  # fmt: skip
     yield allow("sagemaker:DescribeTrainingJob", "sagemaker:StopTrainingJob", on=job)
-    yield _watch(scope, "StepFunctionsGetEventsForSageMakerTrainingJobsRule")
+    yield watch_jobs(scope, "StepFunctionsGetEventsForSageMakerTrainingJobsRule")
 
 
 def _run_evaluation(scope: Construct, model: Model, guardrails: Guardrails,
                     foundation: FoundationStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
-    limits, job = guardrails.evaluation, _job(scope, "processing-job", model)
-    yield from _create_job("sagemaker:CreateProcessingJob", job, limits.instance_types,
+    limits, job = guardrails.evaluation, job_arn(scope, "processing-job", model)
+    yield from create_job("sagemaker:CreateProcessingJob", job, limits.instance_types,
                            limits.maximum_runtime_minutes, foundation)  # fmt: skip
     yield allow("sagemaker:DescribeProcessingJob", "sagemaker:StopProcessingJob", on=job)
-    yield _watch(scope, "StepFunctionsGetEventsForSageMakerProcessingJobsRule")
+    yield watch_jobs(scope, "StepFunctionsGetEventsForSageMakerProcessingJobsRule")
 
 
-def _create_job(action: str, job: str, instance_types: Iterable[str], maximum_minutes: int,
+def create_job(action: str, job: str, instance_types: Iterable[str], maximum_minutes: int,
                 foundation: FoundationStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
     """Create jobs within the guardrails only: instance type, time, no network, and volumes under our key."""
     types = list(instance_types)
@@ -175,7 +178,7 @@ def _guardrails(instance_types: list[str], maximum_minutes: int, key: str | None
     }
 
 
-def _watch(scope: Construct, rule: str) -> iam.PolicyStatement:
+def watch_jobs(scope: Construct, rule: str) -> iam.PolicyStatement:
     """The rule by which Step Functions hears that a job has ended; it creates it in this account."""
     return allow("events:PutTargets", "events:PutRule", "events:DescribeRule", on=arn(scope, "events", f"rule/{rule}"))
 
@@ -188,7 +191,8 @@ def _registry(scope: Construct, model: Model) -> Iterable[iam.PolicyStatement]:
                 when={"StringEquals": {"sagemaker:ModelApprovalStatus": REGISTERED_AS}})  # fmt: skip
 
 
-def _job(scope: Construct, kind: str, model: Model) -> str:
+def job_arn(scope: Construct, kind: str, model: Model) -> str:
+    """The model's jobs of a kind, by their names' prefix."""
     return arn(scope, "sagemaker", f"{kind}/{model.slug}-*")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aws_cdk import Fn, Stack
+from aws_cdk import Stack
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_scheduler as scheduler
@@ -30,8 +30,8 @@ from stacks.tags import TRAINING, tag
 from stacks.training_roles import JobRoles, retrain_role
 
 GLUE_VERSION = "5.1"
-CONCURRENT_FEATURE_RUNS = 1
-"""The pipeline holds one retraining at a time."""
+CONCURRENT_FEATURE_RUNS = 2
+"""The pipeline holds one retraining at a time; the monitor labels new days meanwhile."""
 
 
 class TrainingStack(Stack):
@@ -128,16 +128,8 @@ class TrainingStack(Stack):
             "Key": foundation.key.key_arn, "Topic": foundation.notifications.topic_arn,
             "Group": self.group.model_package_group_name, "FeatureJob": self.feature_job.ref,
             "TrainingRole": self._jobs.training.role_arn, "EvaluationRole": self._jobs.evaluation.role_arn,
-            "Image": self.image.uri, **self._network(),
+            "Image": self.image.uri, **(foundation.network.substitutions if foundation.network else {}),
         }  # fmt: skip
-
-    def _network(self) -> dict[str, str]:
-        """Lists, as what stands between the quotes of a list in JSON."""
-        network = self._foundation.network
-        if network is None:
-            return {}
-        return {"Subnets": Fn.join('","', list(network.subnets)),
-                "SecurityGroups": Fn.join('","', list(network.security_groups))}  # fmt: skip
 
     def _raw_data(self) -> ssm.CfnParameter:
         """Tell whoever delivers data where this model's lands."""

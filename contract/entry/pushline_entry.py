@@ -3,6 +3,7 @@
     pushline_entry.py [--hyperparameter value …]                       train (run by the image's script mode)
     pushline_entry.py evaluate                                         challenger against champion
     pushline_entry.py score --model DIR --data DIR --output FILE       predictions for parquet rows
+    pushline_entry.py monitor                                          live requests and labels against training
     pushline_entry.py answer --model DIR --request FILE                one request, answered as the endpoint would
 
 Imported, it is the inference module: `model_fn`, `input_fn`, `predict_fn` and `output_fn` are the model's own, or a
@@ -45,6 +46,8 @@ def main(arguments: list[str]) -> None:
     """Train, unless the first argument names something else."""
     if arguments[:1] == ["evaluate"]:
         evaluate(arguments[1:])
+    elif arguments[:1] == ["monitor"]:
+        monitor(arguments[1:])
     elif arguments[:1] == ["score"]:
         score(arguments[1:])
     elif arguments[:1] == ["answer"]:
@@ -184,6 +187,26 @@ def _check_evaluation(path: Path, metric: str, *, champion: bool) -> None:
         raise ContractBroken("evaluation.json has a champion, and there is none; allowed: null")
 
 
+# Monitoring
+
+
+def monitor(arguments: list[str]) -> None:
+    """Watch the live model: its own evaluation on labels that landed since, then requests and answers."""
+    places = _evaluate_options(arguments)
+    manifest = _use(ROOT)
+    challenger, quality = places.input / "challenger", places.output / "quality"
+    if any((places.input / "holdout").rglob("*.parquet")):
+        evaluate(["--input", str(places.input), "--output", str(quality), "--models", str(places.models)])
+    directory = _unpacked(challenger, places.models / "live")
+    if directory is None:
+        raise ContractBroken(f"there is no model in {challenger}")
+    print(f"pushline: watching {manifest['model']}", flush=True)
+    given = {"model": directory, "baseline": places.input / "baseline", "captured": places.input / "captured",
+             "quality": quality, "output": places.output, "reference": os.environ.get("REFERENCE", "{}"),
+             "since": os.environ.get("SINCE", "")}  # fmt: skip
+    _run("pushline_monitor", [f"--{name}={value}" for name, value in given.items()])
+
+
 # Scoring
 
 
@@ -195,12 +218,30 @@ def score(arguments: list[str]) -> None:
     parser.add_argument("--output", type=Path, required=True, help="the parquet file to write")
     options = parser.parse_args(arguments)
     rows = read_rows(options.data)
-    manifest = _use(options.model / "code")
-    inference = _inference(manifest)
-    features = rows.drop(columns=[manifest["label"]], errors="ignore")
-    predict = getattr(inference, "predict_fn", _default_predict)
-    predictions = predict(features, inference.model_fn(str(options.model)))
-    _frame(predictions, len(rows)).to_parquet(options.output, index=False)
+    Live(options.model).frame(rows).to_parquet(options.output, index=False)
+
+
+class Live:
+    """A model directory's own code and model, in this process."""
+
+    def __init__(self, model: Path) -> None:
+        self.manifest = _use(model / "code")
+        self._inference = _inference(self.manifest)
+        self._model = self._inference.model_fn(str(model))
+
+    def frame(self, rows: Any) -> Any:
+        """The predictions for a pandas frame of rows, as a frame in the rows' order."""
+        features = rows.drop(columns=[self.manifest["label"]], errors="ignore")
+        predict = getattr(self._inference, "predict_fn", _default_predict)
+        return _frame(predict(features, self._model), len(rows))
+
+    def predict(self, rows: Any) -> Any:
+        """One number per row: the prediction, or its first column."""
+        return self.frame(rows).iloc[:, 0].to_numpy(dtype=float)
+
+    def read(self, data: Any, content_type: str) -> Any:
+        """A request's rows, by the model's own input_fn."""
+        return getattr(self._inference, "input_fn", _default_input)(data, content_type)
 
 
 def read_rows(folder: Path) -> Any:

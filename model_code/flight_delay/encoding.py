@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+
+from model_code.shared.columns import Columns, Vector, day, number, vector
 
 LABEL = "late"
 
@@ -35,9 +34,6 @@ REQUIRED = FIELDS[:6]  # the schedule; plane and weather may be unknown
 
 # What the model sees: the columns of the matrix, in order.
 FEATURES = ("day_of_week", "departure_hour", "distance", "plane_age", "seats", *WEATHER, *CATEGORIES)
-
-Columns = Mapping[str, Sequence[Any]]
-Vector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -73,41 +69,22 @@ class Encoding:
 
 
 def _numbers(feature: str, columns: Columns) -> Vector:
-    source, derive = _DERIVED.get(feature, ((feature,), _number))
-    return np.array(_each(source, derive, columns), dtype=np.float32)
-
-
-def _each(source: tuple[str, ...], derive: Callable[..., float], columns: Columns) -> list[float]:
-    try:
-        return [derive(*row) for row in zip(*(columns[name] for name in source), strict=True)]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{' or '.join(source)}: {error}") from None
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise ValueError(f"{value!r} is not a number")
-    return np.nan if value is None else float(value)
-
-
-@lru_cache(maxsize=4096)
-def _day(value: str) -> date:
-    return date.fromisoformat(value)
+    return vector(columns, *_DERIVED.get(feature, ((feature,), number)))
 
 
 def _day_of_week(flight_date: str) -> float:
-    return float(_day(flight_date).weekday())
+    return float(day(flight_date).weekday())
 
 
 def _departure_hour(hhmm: Any) -> float:
-    hours, minutes = divmod(_number(hhmm), 100)
+    hours, minutes = divmod(number(hhmm), 100)
     if not (0 <= hours <= 24 and minutes < 60):
         raise ValueError(f"{hhmm!r} is not a time of day written as HHMM")
     return hours + minutes / 60
 
 
 def _plane_age(flight_date: str, plane_year: Any) -> float:
-    return _day(flight_date).year - _number(plane_year)
+    return day(flight_date).year - number(plane_year)
 
 
 _DERIVED: Mapping[str, tuple[tuple[str, ...], Callable[..., float]]] = {

@@ -40,7 +40,7 @@ refused_instead: contextvars.ContextVar[Permission | None] = contextvars.Context
 def install() -> None:
     """Name resources and condition keys as AWS does, and name the implied permission where that was refused."""
     iam_actions.extract_resource_arn = _with_names(iam_actions.extract_resource_arn)
-    iam_actions.request_tag_context = _with_role_key(iam_actions.request_tag_context)
+    iam_actions.request_tag_context = _with_condition_keys(iam_actions.request_tag_context)
     iam_actions.access_denied_response = _naming_the_implied(iam_actions.access_denied_response)
 
 
@@ -126,14 +126,21 @@ _NAMED: dict[str, Callable[[Params], str]] = {
 """Resources of services for which ministack has none, or not the one that AWS checks."""
 
 
-def _with_role_key(original: Callable[..., Params]) -> Callable[..., Params]:
+def _with_condition_keys(original: Callable[..., Params]) -> Callable[..., Params]:
     def context(service: str, iam_action: str, body: bytes, params: Params) -> Params:
         found = original(service, iam_action, body, params)
         if service == "cloudformation" and (role := params.get("RoleARN")):
             return {**found, "cloudformation:RoleArn": role[0] if isinstance(role, list) else role}
+        if iam_action == "cloudwatch:PutMetricData":
+            return {**found, "cloudwatch:namespace": _namespace(body, params)}
         return found
 
     return context
+
+
+def _namespace(body: bytes, params: Params) -> str:
+    """A metric's namespace; the base speaks CloudWatch's JSON and query protocols."""
+    return str({**params, **_parameters(body)}.get("Namespace", ""))
 
 
 def _naming_the_implied(original: Callable[..., Any]) -> Callable[..., Any]:

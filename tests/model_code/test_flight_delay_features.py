@@ -13,7 +13,7 @@ import pytest
 
 from model_code.flight_delay import features
 from model_code.flight_delay.encoding import FIELDS, LABEL
-from model_code.flight_delay.quality import BadData
+from model_code.shared.quality import BadData
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -50,8 +50,9 @@ def test_the_holdout_is_the_last_days_and_training_the_days_before(built: Path) 
 
 
 def test_rows_hold_what_a_client_knows_before_departure_and_the_label(built: Path) -> None:
-    for name in ("train", "holdout", "baseline"):
+    for name in ("train", "holdout"):
         assert list(pd.read_parquet(built / name).columns) == ["flight", *FIELDS, LABEL]
+    assert list(pd.read_parquet(built / "baseline").columns) == ["flight", *FIELDS, LABEL, "period"]
     after = {"dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"}
     assert not after & set(FIELDS)
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from rehearsal.traffic import Tally, Traffic
-from tests.conftest import Assembly
+from tests.conftest import synthesize
 from tests.rehearsal.scientist import BETTER, MODEL, REDUCED, THROUGH, Document, Scientist, private_clone, rehearsal
 
 
@@ -39,9 +39,11 @@ def look(person: Scientist, model: str = MODEL) -> Seen:
 
 
 @pytest.fixture(scope="module")
-def person(assembly: Assembly, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
+def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
     clone = private_clone(tmp_path_factory.mktemp("a-push") / "clone", MODEL)
-    with rehearsal(clone, assembly.path) as person:
+    done = synthesize(clone.with_name("cdk.out"), root=clone)
+    assert done.returncode == 0, done.stderr
+    with rehearsal(clone, clone.with_name("cdk.out")) as person:
         person.configure(REDUCED)
         person.load()
         yield person

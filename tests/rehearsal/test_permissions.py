@@ -127,3 +127,16 @@ def test_an_unsigned_request_reads_nothing(cloud: Running) -> None:
     cloud.client("s3").create_bucket(Bucket="quiet")
     with pytest.raises(ClientError, match=r"Access ?Denied"):
         cloud.client("s3", config=Config(signature_version=UNSIGNED)).list_objects_v2(Bucket="quiet")
+
+
+def test_metrics_are_put_only_into_the_namespace_that_was_granted(cloud: Running) -> None:
+    granted = {
+        "Action": "cloudwatch:PutMetricData",
+        "Resource": "*",
+        "Condition": {"StringEquals": {"cloudwatch:namespace": "Ours"}},
+    }
+    metrics = as_role(cloud, "measurer", "cloudwatch", granted)
+    data = [{"MetricName": "Drift", "Value": 1.0}]
+    metrics.put_metric_data(Namespace="Ours", MetricData=data)
+    with pytest.raises(ClientError, match="not authorized to perform: cloudwatch:PutMetricData"):
+        metrics.put_metric_data(Namespace="Theirs", MetricData=data)

@@ -21,6 +21,10 @@ NO_RESOURCES = {
 }  # fmt: skip
 """Actions that AWS checks against no resource."""
 
+EACH_MODEL = pytest.mark.parametrize(
+    ("stack", "slug"), [("BikeDemand-Training", "bike-demand"), ("FlightDelay-Training", "flight-delay")]
+)
+
 
 def test_no_action_is_a_wildcard(assembly: Assembly) -> None:
     wild = [statement for statement in policies.statements(assembly) if any("*" in act for act in statement.actions)]
@@ -84,20 +88,34 @@ def test_no_actor_does_its_neighbours_work(assembly: Assembly, role: str, foreig
     assert not granted & foreign
 
 
-def test_training_reads_features_and_not_raw_data_and_writes_models_only(assembly: Assembly) -> None:
-    written = [resource for statement in policies.of(assembly, "JobsTraining") if "s3:PutObject" in statement.actions
-               for resource in statement.resources]  # fmt: skip
+@EACH_MODEL
+def test_training_reads_features_and_not_raw_data_and_writes_models_only(
+    assembly: Assembly, stack: str, slug: str
+) -> None:
+    written = [
+        resource
+        for statement in policies.of(assembly, "JobsTraining", stack)
+        if "s3:PutObject" in statement.actions
+        for resource in statement.resources
+    ]
     assert len(written) == 1
-    assert "/training/flight-delay/*" in written[0]
-    read = [resource for statement in policies.of(assembly, "JobsTraining") if "s3:GetObject" in statement.actions
-            for resource in statement.resources]  # fmt: skip
+    assert f"/training/{slug}/*" in written[0]
+    read = [
+        resource
+        for statement in policies.of(assembly, "JobsTraining", stack)
+        if "s3:GetObject" in statement.actions
+        for resource in statement.resources
+    ]
     assert not any("/raw/" in resource for resource in read)
 
 
+@EACH_MODEL
 @pytest.mark.parametrize(("action", "minutes"), [("sagemaker:CreateTrainingJob", 360),
                                                  ("sagemaker:CreateProcessingJob", 120)])  # fmt: skip
-def test_jobs_are_created_within_the_guardrails_only(assembly: Assembly, action: str, minutes: int) -> None:
-    (statement,) = [found for found in policies.of(assembly, "RetrainRole") if action in found.actions]
+def test_jobs_are_created_within_the_guardrails_only(
+    assembly: Assembly, stack: str, slug: str, action: str, minutes: int
+) -> None:
+    (statement,) = [found for found in policies.of(assembly, "RetrainRole", stack) if action in found.actions]
     assert "ml.m6i.large" in statement.conditions["ForAllValues:StringEquals"]["sagemaker:InstanceTypes"]
     assert statement.conditions["Null"]["sagemaker:InstanceTypes"] == "false"
     assert statement.conditions["NumericLessThanEquals"] == {"sagemaker:MaxRuntimeInSeconds": str(minutes * 60)}
@@ -105,15 +123,17 @@ def test_jobs_are_created_within_the_guardrails_only(assembly: Assembly, action:
     assert "Key" in json.dumps(statement.conditions["StringEquals"]["sagemaker:VolumeKmsKeyArn"])
 
 
-def test_retraining_proposes_versions_and_never_approves(assembly: Assembly) -> None:
-    (statement,) = [found for found in policies.of(assembly, "RetrainRole")
+@EACH_MODEL
+def test_retraining_proposes_versions_and_never_approves(assembly: Assembly, stack: str, slug: str) -> None:
+    (statement,) = [found for found in policies.of(assembly, "RetrainRole", stack)
                     if "sagemaker:CreateModelPackage" in found.actions]  # fmt: skip
     allowed = statement.conditions["StringEquals"]["sagemaker:ModelApprovalStatus"]
     assert sorted(allowed) == ["PendingManualApproval", "Rejected"]
 
 
-def test_jobs_may_pull_the_framework_image_and_no_other(assembly: Assembly) -> None:
+@EACH_MODEL
+def test_jobs_may_pull_the_framework_image_and_no_other(assembly: Assembly, stack: str, slug: str) -> None:
     for role in ("JobsTraining", "JobsEvaluation"):
-        (statement,) = [found for found in policies.of(assembly, role) if "ecr:BatchGetImage" in found.actions]
+        (statement,) = [found for found in policies.of(assembly, role, stack) if "ecr:BatchGetImage" in found.actions]
         (resource,) = statement.resources
         assert "repository/sagemaker-xgboost" in resource

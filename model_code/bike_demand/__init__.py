@@ -1,0 +1,1 @@
+"""How many shared bikes will be in use in an hour?"""
