@@ -91,21 +91,27 @@ def test_models_are_hosted_in_the_environments_own_network(assembly: Assembly, e
 @pytest.mark.parametrize(("role", "stack", "action"), [
     ("RetrainRole", "FlightDelay-Training", "sagemaker:CreateTrainingJob"),
     ("RetrainRole", "FlightDelay-Training", "sagemaker:CreateProcessingJob"),
+    ("MonitorRole", "FlightDelay-Monitoring", "sagemaker:CreateProcessingJob"),
     ("RolesUpdate", "FlightDelay-Release-Staging", "sagemaker:CreateModel"),
     ("RolesUpdate", "FlightDelay-Release-Production", "sagemaker:CreateModel"),
 ])  # fmt: skip
 def test_jobs_and_models_are_created_in_the_network_only(assembly: Assembly, role: str, stack: str,
                                                          action: str) -> None:  # fmt: skip
-    network = f"Pushline-Network-{stack.rpartition('-')[2]}"
+    # What is watched is production's, the job that watches is training's.
+    network = TRAINING if "Monitoring" in stack else f"Pushline-Network-{stack.rpartition('-')[2]}"
     (statement,) = [found for found in policies.of(assembly, role, stack) if action in found.actions]
     for key in ("sagemaker:VpcSubnets", "sagemaker:VpcSecurityGroupIds"):
         assert network in json.dumps(statement.conditions["ForAllValues:StringEquals"][key])
         assert statement.conditions["Null"][key] == "false", "ForAllValues alone also holds for none"
 
 
-@pytest.mark.parametrize("role", ["JobsFeatures", "JobsTraining", "JobsEvaluation"])
-def test_a_job_puts_interfaces_into_its_own_subnets_only(assembly: Assembly, role: str) -> None:
-    (statement,) = [found for found in policies.of(assembly, role) if "ec2:CreateNetworkInterface" in found.actions]
+@pytest.mark.parametrize(("role", "stack"), [("JobsFeatures", "FlightDelay-Training"),
+                                             ("JobsTraining", "FlightDelay-Training"),
+                                             ("JobsEvaluation", "FlightDelay-Training"),
+                                             ("JobRole", "FlightDelay-Monitoring")])  # fmt: skip
+def test_a_job_puts_interfaces_into_its_own_subnets_only(assembly: Assembly, role: str, stack: str) -> None:
+    granted = policies.of(assembly, role, stack)
+    (statement,) = [found for found in granted if "ec2:CreateNetworkInterface" in found.actions]
     subnets = [resource for resource in statement.resources if ":subnet/" in resource]
     assert len(subnets) == 2
     assert all(TRAINING in resource for resource in subnets)
