@@ -235,7 +235,7 @@ def test_status_of_a_model_that_was_never_pushed(verb: Verb, deployed: Running) 
 
 @pytest.mark.parametrize("arguments", [
     ("load", "flight"), ("invoke", "flight"), ("approve", "flight", "1"), ("reject", "flight", "1"),
-    ("wait", "--model", "flight"),
+    ("wait", "--model", "flight"), ("retrain", "flight"),
 ])  # fmt: skip
 def test_an_unknown_model_names_the_models(verb: Verb, deployed: Running, empty: Path, arguments: Any) -> None:
     verb(*arguments, "--state-dir", deployed.state_dir).explains("no deployed model is called 'flight'", MODEL)
