@@ -7,7 +7,7 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,15 @@ class StackArtifact:
     protected: bool
     assets: Path | None
     needs: frozenset[str] = field(default_factory=frozenset)
+    role: str = ""
+    """What CloudFormation acts as. The CDK CLI names it each time, or the role of the last update would stay."""
 
 
-def deploy(at: Running, cdk_out: Path, console: Console) -> None:
-    """Publish assets and create or update every stack of the assembly; DeployFailed at the first that fails."""
-    stacks = read(cdk_out, Place(at.root.account, at.root.region))
+def deploy(
+    at: Running, cdk_out: Path, console: Console, wanted: Callable[[StackArtifact], bool] = lambda _: True
+) -> None:
+    """Publish assets and create or update every wanted stack of the assembly; DeployFailed at the first that fails."""
+    stacks = [stack for stack in read(cdk_out, Place(at.root.account, at.root.region)) if wanted(stack)]
     for place in dict.fromkeys(stack.place for stack in stacks):
         _bootstrap(at, place)
     for stack in stacks:
@@ -106,6 +110,7 @@ def _stack(cdk_out: Path, name: str, artifacts: dict[str, Any], default: Place) 
         properties.get("terminationProtection", False),
         cdk_out / manifest["properties"]["file"] if manifest else None,
         frozenset(needs),
+        place.fill(properties.get("cloudFormationExecutionRoleArn", "")),
     )
 
 
@@ -225,6 +230,7 @@ def _common(stack: StackArtifact) -> dict[str, Any]:
     where = {"TemplateURL": _https(stack)} if stack.template_url else {"TemplateBody": body}
     return {
         **where,
+        **({"RoleARN": stack.role} if stack.role else {}),
         "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
         "Tags": [{"Key": key, "Value": value} for key, value in sorted(stack.tags.items())],
     }
