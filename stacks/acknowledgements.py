@@ -72,7 +72,7 @@ TABLE = (
     Accepted(r".*-Release-.*/Roles/.*", _resource(r"[^*]*/(training|bundles|evaluation|shadow)/[a-z0-9-]+/\*"),
              BELOW_A_PREFIX),
     Accepted(r".*-Release-.*/Roles/(Serving|Comparison|Reconciler)/.*",
-             _resource(r"[^*]*/capture/[a-z0-9-]+/[a-z]+/\*"), BELOW_A_PREFIX),
+             _resource(r"[^*]*/(capture|async)/[a-z0-9-]+/[a-z]+/([a-z]+/)?\*"), BELOW_A_PREFIX),
     Accepted(r".*-Release-.*/Roles/(Serving|Update)/.*", _resource(r"[^*]*:alarm:[a-z0-9-]+-\*"),
              "alarms are named after endpoint and fleet; the prefix is this endpoint's own"),
     Accepted(r".*-Release-.*/Roles/Update/.*", _resource(r"[^*]*:alarm:TargetTracking-endpoint/[A-Za-z0-9/-]+-\*"),

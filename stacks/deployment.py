@@ -37,8 +37,17 @@ class Deployment:
 
     @property
     def kind(self) -> str:
-        """`instance`, `serverless` or `async`."""
+        """`instance`, `serverless`, `async` or `none`."""
         return self.model.serving.endpoint
+
+    @property
+    def has_endpoint(self) -> bool:
+        """Else a version that goes live is only a SageMaker model, for batch, which costs nothing."""
+        return self.kind != "none"
+
+    @property
+    def alarmed(self) -> bool:
+        return self.guarded and self.has_endpoint
 
     @property
     def on_instances(self) -> bool:

@@ -19,8 +19,8 @@ EVENT_SKEW = dt.timedelta(seconds=5)
 BUSY_WAIT = dt.timedelta(minutes=5)
 """When a start is tried again that CodePipeline had no room for."""
 _REASON_LIMIT = 200  # a pipeline variable takes 1,000 characters; the registry's metadata 256
-_ALWAYS_GOES_ON = ("push", "manual")
-"""The cool-down is not for what a person did."""
+BY_PEOPLE = ("push", "manual")
+"""The cool-down is not for what a person did, and who did it hears when it has to wait."""
 _TURNS = ("push", "manual", "data", "schedule", "drift")
 """Requests that wait for the same moment come a minute after one another, so that one sees the other's execution."""
 _SPLICING = re.compile(r"[^A-Za-z0-9 _.:/=+@()-]")
@@ -149,7 +149,7 @@ def _as_new(request: Request, run: Run) -> bool:
 def _waits(request: Request, model: Model, runs: Sequence[Run],
            limits: Limits) -> Iterator[tuple[dt.datetime, str]]:  # fmt: skip
     trained = sorted(run.started for run in runs if run.trained)
-    if trained and request.trigger not in _ALWAYS_GOES_ON:
+    if trained and request.trigger not in BY_PEOPLE:
         cool_down = dt.timedelta(hours=model.cool_down_hours)
         yield trained[-1] + cool_down, f"cool-down of {model.cool_down_hours} h after {shown(trained[-1])}"
     if len(trained) >= limits.maximum_per_day:

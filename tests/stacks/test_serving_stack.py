@@ -308,3 +308,13 @@ def test_an_asynchronous_endpoint_answers_into_its_environments_bucket_and_is_ro
     metrics = {alarm["MetricName"] for alarm in alarms(found).values()}
     assert metrics == {"Invocation4XXErrors", "Invocation5XXErrors", "ModelLatency"}, "all that SageMaker publishes"
     assert "/async/flight-delay/production/requests/" in json.dumps(found["Outputs"]["Requests"])
+
+
+def test_without_an_endpoint_there_is_nothing_that_costs_money() -> None:
+    found = template_of({"endpoint": "none"})
+
+    assert {resource["Type"] for resource in found["Resources"].values()} == {"AWS::SageMaker::Model"}
+    assert set(found["Parameters"]) == {"Image", "ModelDataUrl", "ModelPackageArn"}
+    assert one(found, "AWS::SageMaker::Model")["Properties"]["EnableNetworkIsolation"] is True
+    assert found["Outputs"]["LiveModel"]["Condition"] == "HasModel"
+    assert found["Outputs"]["Endpoint"]["Value"] == "none"
