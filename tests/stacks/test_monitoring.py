@@ -49,6 +49,7 @@ def test_the_definition_is_completed_and_fits_the_job(assembly: Assembly) -> Non
     machine = assembly.one("AWS::StepFunctions::StateMachine", MONITORING)
     assert set(machine["DefinitionSubstitutions"]) == {*SUBSTITUTIONS, *IN_A_VPC}
     watch = json.loads(machine["DefinitionString"])["States"]["Watch"]["Arguments"]
-    assert watch["NetworkConfig"] == {"EnableNetworkIsolation": True}
+    inside = {"Subnets": ["${Subnets}"], "SecurityGroupIds": ["${SecurityGroups}"]}
+    assert watch["NetworkConfig"] == {"EnableNetworkIsolation": True, "VpcConfig": inside}
     assert all(len(word) <= 256 for word in watch["AppSpecification"]["ContainerEntrypoint"])
     assert DAYS + len(("challenger", "baseline", "holdout")) <= MOST_INPUTS
