@@ -33,6 +33,11 @@ def _resource(pattern: str) -> str:
 
 
 TABLE = (
+    Accepted(r".*-(Training/Jobs|Monitoring|Release-[A-Za-z]+/Roles)/.*",
+             _resource(r"[^*]*:ec2:[^*]*:network-interface/\*"),
+             "interfaces get their id when they are made; the subnets and security groups they are made in are named"),
+    Accepted(r"Pushline-Network-[A-Za-z]+/FlowLogRole/.*", _resource(r"\*"),
+             "logs:DescribeLogGroups, which flow logs need, is granted for all or none"),
     Accepted(r"Pushline-Repository/StartRetraining/Resource", "AwsSolutions-L1",
              "Python 3.11 is the platform's one version, the feature jobs' too; the rehearsal runs the same"),
     Accepted(r"Pushline-Repository/StartRetrainingRole/.*", _resource(r"[^*]*:[a-z0-9-]+-\*"),
@@ -95,7 +100,8 @@ TABLE = (
     Accepted(r".*-Release-.*/Roles/(Serving|Comparison)/.*", _resource(r"\*"),
              "ecr:GetAuthorizationToken and cloudwatch:PutMetricData (bound to its namespace) know no resources"),
     Accepted(r".*-Release-.*/Roles/Reconciler/.*", _resource(r"\*"),
-             "log delivery, X-Ray, reading metrics and listing models and endpoint configs know no resources"),
+             "log delivery, X-Ray, reading metrics, listing models and endpoint configs, and cloudwatch:PutMetricData"
+             " (bound to its namespace) know no resources"),
 )  # fmt: skip
 
 

@@ -58,14 +58,19 @@ class Deployment:
         return self.kind in INSTANCE_KINDS
 
     @property
+    def in_a_network(self) -> bool:
+        """Whether the model runs in its environment's VPC; SageMaker takes none for serverless endpoints."""
+        return self.kind != "serverless"
+
+    @property
     def traffic(self) -> Rollout:
         """How traffic moves to a new version."""
         return self.rollout or self.model.serving.rollout
 
     @property
     def scales(self) -> bool:
-        """Whether the number of instances follows the load; an asynchronous endpoint's is a queue, see decisions."""
-        return self.guarded and self.kind == "instance" and not self.fixed_instances
+        """Whether the number of instances follows the load."""
+        return self.guarded and self.on_instances and not self.fixed_instances
 
     @property
     def samples(self) -> bool:

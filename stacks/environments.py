@@ -12,6 +12,7 @@ from stacks.crossing import artifact_readers, refuse_what_can_not_cross, traffic
 from stacks.deployment import SERVING
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
+from stacks.network_stack import network
 from stacks.place import place
 
 
@@ -27,3 +28,6 @@ class Environments:
                                                       environment=name, env=place(settings, name),
                                                       readers=traffic_readers(settings, models, name))
                         for name in SERVING}  # fmt: skip
+        for environment in (self.foundation, *self.serving.values()):
+            env = place(settings, environment.environment_name)
+            environment.network = network(app, settings=settings, environment=environment, env=env)

@@ -17,6 +17,7 @@ from stacks.environment_stack import ANSWERS, CAPTURE, ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.instance_types import has_local_storage
+from stacks.network import Network, enter_for_sagemaker, within
 from stacks.permissions import (
     allow,
     arn,
@@ -30,6 +31,8 @@ from stacks.permissions import (
     use_key,
     write_objects,
 )
+from stacks.release_marks import NAMESPACE as MARKS
+from stacks.release_marks import has_dashboard
 from stacks.serving_scaling import DIMENSION, resource_id
 from stacks.serving_stack import VARIANT
 from stacks.training_roles import deliver_logs, trace
@@ -59,7 +62,7 @@ class ReleaseRoles(Construct):
         return [
             read_objects(artifacts, *deployment.served_keys), list_objects(artifacts, *deployment.listed_keys),
             self._read_with_artifacts_key(), use_key(self._environment.key), *image.pull, *self._keep_traffic(),
-            *self._see_alarms(), *self._report(),
+            *self._see_alarms(), *self._report(), *enter_for_sagemaker(self, self._network),
         ]  # fmt: skip
 
     def _read_with_artifacts_key(self) -> iam.PolicyStatement:
@@ -95,7 +98,7 @@ class ReleaseRoles(Construct):
         """What CloudFormation may do when the reconciler updates the serving stack, and nothing else."""
         models = self._models
         isolated = {} if self._deployment.kind == "serverless" else {"Bool": {"sagemaker:NetworkIsolation": "true"}}
-        yield allow("sagemaker:CreateModel", on=models, when=isolated)
+        yield allow("sagemaker:CreateModel", on=models, when=within(self._network, isolated))
         yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=models)
         yield allow("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags", on=[*self._tagged, *models])
         yield pass_role(self.serving, "sagemaker")
@@ -172,6 +175,9 @@ class ReleaseRoles(Construct):
             yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", *tags, on=models)
             yield allow("sagemaker:ListModels", on="*")
         yield from self._update_serving_stack()
+        if has_dashboard(self._deployment):
+            yield allow("cloudwatch:PutMetricData", on="*",
+                        when={"StringEquals": {"cloudwatch:namespace": MARKS}})  # fmt: skip
         if self._deployment.shadows or self._deployment.awaits_shadow:
             yield from hand_on(versions, self._deployment)
         if self.comparison:
@@ -206,6 +212,10 @@ class ReleaseRoles(Construct):
         yield allow("cloudformation:UpdateStack", on=stack,
                     when={"StringEquals": {"cloudformation:RoleArn": self.update.role_arn}})  # fmt: skip
         yield pass_role(self.update, "cloudformation")
+
+    @property
+    def _network(self) -> Network | None:
+        return self._environment.network if self._deployment.in_a_network else None
 
     @property
     def _alarms(self) -> str:

@@ -71,8 +71,16 @@ def assembly(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Assemb
 
 
 ACCOUNTS = {"training": "111111111111", "staging": "222222222222", "production": "333333333333"}
+EXISTING = {
+    "vpc": "vpc-0123456789abcdef0", "subnets": ["subnet-0123456789abcdef0"], "availability_zone": "eu-west-1a",
+    "security_groups": ["sg-0123456789abcdef0", "sg-0123456789abcdef1"],
+}  # fmt: skip
 OTHER_SETTINGS = {
-    "bounded": {"permissions_boundary": "teams/pushline-boundary"},
+    "bounded": {
+        "budgets": {"staging": None},
+        "permissions_boundary": "teams/pushline-boundary",
+        "network": {"training": EXISTING, "staging": {"vpc": "none"}, "production": {"vpc": "none"}},
+    },
     "accounts": {
         "environments": {name: {"account": account, "region": "eu-west-1"} for name, account in ACCOUNTS.items()}
     },

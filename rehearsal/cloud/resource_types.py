@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
+from rehearsal.cloud.budget_type import Budget
+from rehearsal.cloud.network_types import network_types
 from rehearsal.service import Cloud, Params, Provisioned, ResourceType, Stack, Unsupported
 
 
@@ -80,5 +82,7 @@ def lacking(cloud: Cloud) -> dict[str, ResourceType]:
     """The types by name."""
     return {
         "AWS::Events::EventBus": EventBus(cloud),
+        **network_types(cloud),
+        "AWS::Budgets::Budget": Budget(cloud),
         "AWS::Glue::SecurityConfiguration": GlueSecurityConfiguration(cloud),
     }
