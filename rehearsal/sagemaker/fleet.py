@@ -29,7 +29,7 @@ from rehearsal.store import Store
 log = logging.getLogger("rehearsal")
 CONTAINER_ROOT = "/opt/ml/"
 PROCESS = "sagemaker/server-process"
-RESTART_SECONDS = 1.0
+RESTART_SECONDS, FOLLOW_SECONDS = 1.0, 5.0
 
 
 class Throttled(Exception):
@@ -192,6 +192,8 @@ class Variant:
             self._cloud.store.delete(PROCESS, instance.id)
 
     def _ping_failed(self, instance: Instance) -> str:
+        if not instance.alive() and instance.follower is not None:
+            instance.follower.join(FOLLOW_SECONDS)  # its last words may not have been read yet
         last = next((line for line in reversed(instance.tail) if line.strip()), "")
         return (
             f"The primary container for production variant {self.plan.name} did not pass the ping health check. "
