@@ -104,7 +104,8 @@ def decide(request: Request, model: Model, runs: Sequence[Run], limits: Limits, 
     if waits:
         until, why = max(waits)
         return _defer(request, model, until, why)
-    token = digest(request.trigger, request.id, model.name)
+    # With the data's day: where schedules run faster than the clock, one window of arrivals can end more than once.
+    token = digest(request.trigger, request.id, request.as_of, model.name)
     return Start(model.name, model.pipeline, request.trigger, plain(request.reason), request.as_of, token)
 
 
