@@ -33,6 +33,11 @@ def _resource(pattern: str) -> str:
 
 
 TABLE = (
+    Accepted(r".*-(Training/Jobs|Monitoring|Release-[A-Za-z]+/Roles)/.*",
+             _resource(r"[^*]*:ec2:[^*]*:network-interface/\*"),
+             "interfaces get their id when they are made; the subnets and security groups they are made in are named"),
+    Accepted(r"Pushline-Network-[A-Za-z]+/FlowLogRole/.*", _resource(r"\*"),
+             "logs:DescribeLogGroups, which flow logs need, is granted for all or none"),
     Accepted(r"Pushline-Repository/StartRetraining/Resource", "AwsSolutions-L1",
              "Python 3.11 is the platform's one version, the feature jobs' too; the rehearsal runs the same"),
     Accepted(r"Pushline-Repository/StartRetrainingRole/.*", _resource(r"[^*]*:[a-z0-9-]+-\*"),

@@ -54,6 +54,11 @@ class Deployment:
         return self.kind in INSTANCE_KINDS
 
     @property
+    def in_a_network(self) -> bool:
+        """Whether the model runs in its environment's VPC; SageMaker takes none for serverless endpoints."""
+        return self.kind != "serverless"
+
+    @property
     def traffic(self) -> Rollout:
         """How traffic moves to a new version."""
         return self.rollout or self.model.serving.rollout

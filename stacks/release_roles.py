@@ -16,6 +16,7 @@ from stacks.environment_stack import ANSWERS, CAPTURE, ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.instance_types import has_local_storage
+from stacks.network import Network, enter_for_sagemaker, within
 from stacks.permissions import (
     allow,
     arn,
@@ -56,7 +57,7 @@ class ReleaseRoles(Construct):
         return [
             read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
             read_with_key(self._foundation.key), use_key(self._environment.key), *image.pull, *self._keep_traffic(),
-            *self._see_alarms(), *self._report(),
+            *self._see_alarms(), *self._report(), *enter_for_sagemaker(self, self._network),
         ]  # fmt: skip
 
     def _report(self) -> Iterable[iam.PolicyStatement]:
@@ -88,7 +89,7 @@ class ReleaseRoles(Construct):
         """What CloudFormation may do when the reconciler updates the serving stack, and nothing else."""
         models = self._models
         isolated = {} if self._deployment.kind == "serverless" else {"Bool": {"sagemaker:NetworkIsolation": "true"}}
-        yield allow("sagemaker:CreateModel", on=models, when=isolated)
+        yield allow("sagemaker:CreateModel", on=models, when=within(self._network, isolated))
         yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=models)
         yield allow("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags", on=[*self._tagged, *models])
         yield pass_role(self.serving, "sagemaker")
@@ -201,6 +202,10 @@ class ReleaseRoles(Construct):
         yield allow("cloudformation:UpdateStack", on=stack,
                     when={"StringEquals": {"cloudformation:RoleArn": self.update.role_arn}})  # fmt: skip
         yield pass_role(self.update, "cloudformation")
+
+    @property
+    def _network(self) -> Network | None:
+        return self._environment.network if self._deployment.in_a_network else None
 
     @property
     def _alarms(self) -> str:

@@ -133,7 +133,7 @@ class ServingStack(Stack):
         # A serverless endpoint takes no model that is isolated from the network.
         model = sagemaker.CfnModel(self, id, execution_role_arn=self._execution_role.role_arn,
                                    enable_network_isolation=self.deployment.kind != "serverless",
-                                   primary_container=container)  # fmt: skip
+                                   vpc_config=self._vpc(), primary_container=container)  # fmt: skip
         self._with_model(model, kind)
         return model
 
@@ -153,6 +153,13 @@ class ServingStack(Stack):
         self.shadow_model.cfn_options.condition = self.has_shadow
         # Its going is an update, too, which SageMaker may roll back silently.
         self.shadow_model.cfn_options.deletion_policy = CfnDeletionPolicy.RETAIN
+
+    def _vpc(self) -> sagemaker.CfnModel.VpcConfigProperty | None:
+        network = self._environment.network
+        if network is None or not self.deployment.in_a_network:
+            return None
+        return sagemaker.CfnModel.VpcConfigProperty(subnets=list(network.subnets),
+                                                    security_group_ids=list(network.security_groups))  # fmt: skip
 
     def _endpoint_config(self, limits: ServingLimits) -> sagemaker.CfnEndpointConfig:
         deployment, on_instances = self.deployment, self.deployment.on_instances

@@ -9,8 +9,16 @@ import pytest
 
 from tests.conftest import Assembly, python
 
+EXISTING = {
+    "vpc": "vpc-0123456789abcdef0", "subnets": ["subnet-0123456789abcdef0"], "availability_zone": "eu-west-1a",
+    "security_groups": ["sg-0123456789abcdef0", "sg-0123456789abcdef1"],
+}  # fmt: skip
 OTHER_SETTINGS = {
-    "bounded": {"permissions_boundary": "teams/pushline-boundary"},
+    "bounded": {
+        "budgets": {"staging": None},
+        "permissions_boundary": "teams/pushline-boundary",
+        "network": {"training": EXISTING, "staging": {"vpc": "none"}, "production": {"vpc": "none"}},
+    },
 }
 """What differs in platform.yaml, by the folder of the assembly."""
 SYNTHESIZE = """
