@@ -253,9 +253,11 @@ class Alarms(Section):
 
 
 class Scaling(Section):
-    """When production grows and shrinks between `instances.minimum` and `instances.maximum`."""
+    """When production grows and shrinks between `instances.minimum` and `instances.maximum`: by each instance's
+    invocations, an asynchronous endpoint by the requests that wait for each instance."""
 
     invocations_per_minute: Annotated[int, Field(ge=1)] = 1000
+    backlog_per_instance: Annotated[int, Field(ge=1)] = 5
     grow_after_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     shrink_after_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
 

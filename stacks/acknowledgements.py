@@ -97,7 +97,8 @@ TABLE = (
     Accepted(r".*-Release-.*/Roles/(Serving|Comparison)/.*", _resource(r"\*"),
              "ecr:GetAuthorizationToken and cloudwatch:PutMetricData (bound to its namespace) know no resources"),
     Accepted(r".*-Release-.*/Roles/Reconciler/.*", _resource(r"\*"),
-             "log delivery, X-Ray, reading metrics and listing models and endpoint configs know no resources"),
+             "log delivery, X-Ray, reading metrics, listing models and endpoint configs, and cloudwatch:PutMetricData"
+             " (bound to its namespace) know no resources"),
 )  # fmt: skip
 
 

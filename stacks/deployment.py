@@ -65,8 +65,8 @@ class Deployment:
 
     @property
     def scales(self) -> bool:
-        """Whether the number of instances follows the load; an asynchronous endpoint's is a queue, see decisions."""
-        return self.guarded and self.kind == "instance" and not self.fixed_instances
+        """Whether the number of instances follows the load."""
+        return self.guarded and self.on_instances and not self.fixed_instances
 
     @property
     def samples(self) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from stacks.deployment import APPROVED, PENDING, Deployment
+from stacks.release_marks import MARK_REJECTED, marked, marks
 from stacks.release_sample import sample
-from stacks.release_shadow import ACCEPTED, COMPARED, REPORTED, SHADOW, STAGING, life_cycle
+from stacks.release_shadow import ACCEPTED, COMPARED, DUE, REPORTED, SHADOW, STAGING, life_cycle
 from stacks.release_steps import (
     AT_REST,
     CARRIES,
@@ -47,6 +48,7 @@ SHADOWED = f"($stage = '{COMPARED}' ? '. As the shadow of production: ' & $said 
 HAND_ON = "Hand the version on to be a shadow"
 ONCE_MORE = "Describe the version once more"
 TESTED = "Remember that it was tried"
+VERSION_FAILED = "The version failed"
 STILL_THERE = "Does it still carry the failed version?"
 
 
@@ -171,6 +173,9 @@ def _reject_and_put_back(deployment: Deployment) -> dict[str, State]:
 def _end(deployment: Deployment) -> dict[str, State]:
     where = f"{deployment.model.name} in {deployment.environment}"
     failed = f"'Version ' & $wanted.version & ' of {where} failed and was rejected. ' & $reason"
+    # A test that was made up for, or repeated: the version was live before this execution began.
+    still = (f"{TRIED_HERE} ? '' : '\\nIt runs until the newest approved version has replaced it;"
+             " if there is none, it stays.'")  # fmt: skip
     stopped = f"'The release of {where} stopped. ' & $problem"
     log = "'\\n\\nExecution: ' & $states.context.Execution.Id"
     if deployment.has_endpoint:
@@ -179,9 +184,10 @@ def _end(deployment: Deployment) -> dict[str, State]:
         DONE: succeed(_outcome(deployment)),
         TELL_FAILED: notify(
             f"'{where}: version ' & $wanted.version & ' was rejected'",
-            f"{failed} & {log} & '\\nCorrect the model and push again, or approve another version.'",
-            "The version failed", even_if_untold=True),
-        "The version failed": fail("VersionFailed", failed),
+            f"{failed} & ({still}) & {log} & '\\nCorrect the model and push again, or approve another version.'",
+            marked(deployment, MARK_REJECTED, VERSION_FAILED), even_if_untold=True),
+        **marks(deployment, DUE if deployment.shadows else DONE, VERSION_FAILED),
+        VERSION_FAILED: fail("VersionFailed", failed),
         TELL_STOPPED: notify(
             f"'{where}: the release stopped'",
             f"{stopped} & {log} & '\\nNothing was rejected; it is tried again within the hour.'",

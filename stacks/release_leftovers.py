@@ -7,6 +7,7 @@ release began, and is neither live nor was live before it, is a leftover: no oth
 from __future__ import annotations
 
 from stacks.deployment import Deployment
+from stacks.release_marks import MARK, marked
 from stacks.release_rollout import RESUME
 from stacks.release_shadow import DUE
 from stacks.release_steps import DONE, SETTLE, TRIED_HERE, call, choice, otherwise, remember, when
@@ -23,7 +24,7 @@ SHADOW_MODELS = ("shadow model", "Model", "''")
 
 def leftovers(deployment: Deployment) -> dict[str, State]:
     """From an endpoint that runs a tried version to the execution's end; what can't be deleted is left for later."""
-    end = DUE if deployment.shadows else DONE
+    end = marked(deployment, MARK, DUE if deployment.shadows else DONE)
     kinds = [*(KINDS if deployment.has_endpoint else KINDS[1:]), *([SHADOW_MODELS] if deployment.shadows else [])]
     states = {SETTLE: choice(
         *([when("$paused", RESUME)] if deployment.scales else []),

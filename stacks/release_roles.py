@@ -29,6 +29,8 @@ from stacks.permissions import (
     use_key,
     write_objects,
 )
+from stacks.release_marks import NAMESPACE as MARKS
+from stacks.release_marks import has_dashboard
 from stacks.serving_scaling import DIMENSION, resource_id
 from stacks.serving_stack import VARIANT
 from stacks.training_roles import deliver_logs, trace
@@ -167,6 +169,9 @@ class ReleaseRoles(Construct):
             yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", *tags, on=models)
             yield allow("sagemaker:ListModels", on="*")
         yield from self._update_serving_stack()
+        if has_dashboard(self._deployment):
+            yield allow("cloudwatch:PutMetricData", on="*",
+                        when={"StringEquals": {"cloudwatch:namespace": MARKS}})  # fmt: skip
         if self._deployment.shadows or self._deployment.awaits_shadow:
             yield from hand_on(versions, self._deployment)
         if self.comparison:

@@ -58,9 +58,9 @@ class Made:
 class Door:
     """The one door to retraining, for one event."""
 
-    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime) -> None:
+    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime, pushed: set[str]) -> None:
         self.setting, self.now = setting, now
-        self._client, self._limits = client, setting.limits
+        self._client, self._limits, self._pushed = client, setting.limits, pushed
 
     def answer(self, told: Told) -> Iterator[Made]:
         match told:
@@ -148,9 +148,12 @@ class Door:
         return Schedules(self._client("scheduler"), setting.schedule_group, setting.schedule_role, setting.function)
 
     def _refuse_before_the_first_push(self, model: str, trigger: str) -> None:
-        if not self._commits.any:
+        if self.setting.watched.repository_arn in self._pushed:
+            return
+        if not self._commits.any():
             raise Ignored("nothing was ever pushed; the first push trains on what is there", model=model,
                           trigger=trigger)  # fmt: skip
+        self._pushed.add(self.setting.watched.repository_arn)
 
     # -- acting -----------------------------------------------------------------------------------------
 

@@ -610,6 +610,38 @@ def test_a_smoke_test_that_is_made_up_for_and_fails_brings_back_the_newest_appro
     assert production.live_version == 1
 
 
+def test_people_are_told_when_the_live_version_fails_a_repeated_test_and_nothing_else_is_approved(
+    production: World,
+) -> None:
+    production.register(1, "Approved")
+    production.live(1)
+    production.tags.clear()
+    production.answer = ""
+
+    assert production.reconcile().status == "FAILED"
+    assert production.reconcile().status == "SUCCEEDED", "the rejection starts it again"
+    production.reconcile()
+
+    failed, unapproved = production.told
+    assert "The smoke test failed: the answer is empty." in failed["Message"]
+    assert "if there is none, it stays" in failed["Message"]
+    assert "What is live stays live" in unapproved["Message"]
+    assert (production.status(1), production.live_version) == ("Rejected", 1)
+
+
+def test_the_dashboard_is_told_what_runs_and_what_was_rejected_and_a_lost_mark_fails_nothing(production: World) -> None:
+    production.register(1, "Approved")
+    production.interrupt["putMetricData"] = failing("CloudWatch.CloudWatchException", "busy")
+    assert production.reconcile().status == "SUCCEEDED"
+    production.reconcile()
+    production.register(2, "Approved")
+    production.broken.add(2)
+    production.reconcile()
+    production.reconcile()
+
+    assert production.marks == [("ReleasedVersion", 1), ("RejectedVersion", 2), ("ReleasedVersion", 1)]
+
+
 def test_leftover_configs_and_models_are_collected_but_never_the_live_or_the_previous_one(production: World) -> None:
     for version in (1, 2, 3, 4):
         production.register(version, "Approved")
