@@ -29,5 +29,4 @@ class Environments:
                                                       readers=traffic_readers(settings, models, name))
                         for name in SERVING}  # fmt: skip
         for environment in (self.foundation, *self.serving.values()):
-            env = place(settings, environment.environment_name)
-            environment.network = network(app, settings=settings, environment=environment, env=env)
+            environment.network = network(app, settings=settings, environment=environment)
