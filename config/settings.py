@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from config.document import Invalid, Problem, read, validated
 from config.environments import Environment, Environments
 from config.section import Section
+from config.source import CodeCommitSource, Source
 
 PLATFORM_FILE = Path(__file__).with_name("platform.yaml")
 
@@ -136,6 +137,7 @@ class Settings(Section):
 
     project: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,15}$")]
     environments: Environments = Environments()
+    source: Source = CodeCommitSource()
     guardrails: Guardrails
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()

@@ -47,7 +47,7 @@ class TrainingStack(Stack):
         self.feature_job = self._feature_job()
         self.retraining = self._retraining()
         self.pipeline = DeliveryPipeline(self, "Delivery", settings=settings, model=model, foundation=foundation,
-                                         repository=repository.repository, retraining=self.retraining)  # fmt: skip
+                                         source=repository.source, retraining=self.retraining)  # fmt: skip
         self._register_triggers()
         self._schedule(repository)
         publish(self, {"Model": model.name, "Pipeline": self.pipeline.name, "ModelPackageGroup": model.slug,

@@ -26,7 +26,7 @@ DATA, GROUP = "data-bucket", "schedules"
 NEW, OLD = "a" * 40, "b" * 40
 NOON = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 HOUR, MINUTE, SECOND = dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timedelta(seconds=1)
-ENVIRONMENT = {"REPOSITORY_ARN": ARN, "BRANCH": "main", "DATA": DATA, "MODELS_PATH": "/pushline/models",
+ENVIRONMENT = {"SOURCE_ARN": ARN, "BRANCH": "main", "DATA": DATA, "MODELS_PATH": "/pushline/models",
                "TOPIC": TOPIC, "SCHEDULE_GROUP": GROUP, "SCHEDULE_ROLE": ROLE, "MAXIMUM_PER_DAY": "3",
                "SETTLING_MINUTES": "15", "LONGEST_WAIT_HOURS": "6"}  # fmt: skip
 PAGE = 100

@@ -16,7 +16,7 @@ from lambdas.start_retraining.events import Request, Told, Watched, parse
 from lambdas.start_retraining.handler import Environment
 from lambdas.start_retraining.route import Model
 from tests.conftest import Assembly
-from tests.lambdas.retraining_world import ARN, DATA, NOON, alarm_event, arrival_event, push_event
+from tests.lambdas.retraining_world import ACCOUNT, ARN, DATA, NOON, alarm_event, arrival_event, push_event
 from tests.stacks import policies
 
 REPOSITORY = "Pushline-Repository"
@@ -24,7 +24,7 @@ EVENTS = {"aws.codecommit": push_event(), "aws.s3": arrival_event(), "aws.cloudw
 
 
 def told(event: dict[str, Any]) -> Told:
-    return parse(event, Watched(ARN, "main", DATA), "r", NOON)
+    return parse(event, Watched(ARN, "main", DATA, ACCOUNT), "r", NOON)
 
 
 def pattern_of(assembly: Assembly, source: str) -> dict[str, Any]:
