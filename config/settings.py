@@ -96,6 +96,12 @@ class Retention(Section):
     """How long an overwritten or deleted object can be restored."""
 
 
+class Shadow(Section):
+    """For models with `serving.shadow`: how long a version gets copies of production's requests before it is judged."""
+
+    minutes: Annotated[int, Field(ge=1, le=1440)] = 60
+
+
 class Monitoring(Section):
     """When drift becomes an alarm: `breaches` of the last `of` runs above a bound."""
 
@@ -141,6 +147,7 @@ class Settings(Section):
     guardrails: Guardrails
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()
+    shadow: Shadow = Shadow()
     retraining: Retraining = Retraining()
     destroy_data: bool = False
     permissions_boundary: PermissionsBoundary | None = None

@@ -28,6 +28,7 @@ def deployed(model: Model) -> Deployed:
         **_section("serving.scaling", model.serving.scaling),
         **_section("serving.serverless", model.serving.serverless),
         "serving.capture_percent": model.serving.capture_percent,
+        "serving.shadow": model.serving.shadow,
         "watch": list(model.watch),
     }
 

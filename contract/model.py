@@ -38,8 +38,8 @@ def _scalar(value: object) -> bool | int | float | str:
 LONGEST_ROLLOUT_MINUTES = 6 * 60
 """SageMaker gives a rollout 8 hours, of which instances need some to start."""
 NOT_FOR = {
-    "instance": frozenset({"serverless"}), "async": frozenset({"serverless"}),
-    "serverless": frozenset({"instance_type", "instances", "rollout", "scaling", "capture_percent"}),
+    "instance": frozenset({"serverless"}), "async": frozenset({"serverless", "shadow"}),
+    "serverless": frozenset({"instance_type", "instances", "rollout", "scaling", "capture_percent", "shadow"}),
 }  # fmt: skip
 """Keys of `serving` that a kind of endpoint has no use for (serverless: SageMaker neither shifts nor captures)."""
 
@@ -277,6 +277,15 @@ class Serving(Section):
     scaling: Scaling = Scaling()
     serverless: Serverless = Serverless()
     capture_percent: Annotated[int, Field(ge=0, le=100)] = 20
+    shadow: bool = False
+    """Whether a version that staging accepted gets a copy of production's requests before it is approved."""
+
+    @model_validator(mode="after")
+    def _shadow_needs_capture(self) -> Serving:
+        if self.shadow and not self.capture_percent:
+            raise ValueError("found shadow with capture_percent 0; allowed: 1 to 100, since the answers that are "
+                             "compared are the captured ones")  # fmt: skip
+        return self
 
     @model_validator(mode="after")
     def _gradual_needs_two(self) -> Serving:

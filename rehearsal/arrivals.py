@@ -6,6 +6,7 @@ import datetime as dt
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlparse
@@ -26,7 +27,7 @@ def load(client_of: ClientOf, parts: ModelParts, repository: Path, through: str)
         raise NoSampleData(f"--through: {through!r} is no day; give YYYY-MM-DD")
     with tempfile.TemporaryDirectory(prefix="sample-data-") as folder:
         _write(repository, parts.name, Path(folder), through)
-        return _put(client_of, Path(folder), parts.raw_data)
+        return put(client_of, Path(folder), ["."], parts.raw_data)
 
 
 def _is_day(text: str) -> bool:
@@ -52,15 +53,15 @@ def _write(repository: Path, model: str, folder: Path, through: str) -> None:
         raise NoSampleData(f"{script.name} of {model} failed:\n{finished.stderr.strip()[-2000:]}")
 
 
-def _put(client_of: ClientOf, folder: Path, address: str) -> tuple[int, int]:
+def put(client_of: ClientOf, folder: Path, parts: Iterable[str], address: str) -> tuple[int, int]:
+    """Put the files below these parts of a folder that are not there yet; (objects put, objects already there)."""
     place = urlparse(address)
     prefix = place.path.strip("/")
     client = client_of("s3")
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=place.netloc, Prefix=f"{prefix}/")
     there = {item["Key"]: item["Size"] for page in pages for item in page.get("Contents", ())}
-    files = {
-        f"{prefix}/{path.relative_to(folder).as_posix()}": path for path in sorted(folder.rglob("*")) if path.is_file()
-    }
+    found = (path for part in parts for path in sorted((folder / part).rglob("*")) if path.is_file())
+    files = {f"{prefix}/{path.relative_to(folder).as_posix()}": path for path in found}
     new = {key: path for key, path in files.items() if there.get(key) != path.stat().st_size}
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda item: client.upload_file(str(item[1]), place.netloc, item[0]), new.items()))

@@ -7,7 +7,7 @@ import json
 import re
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,9 +58,11 @@ class StackArtifact:
     needs: frozenset[str] = field(default_factory=frozenset)
 
 
-def deploy(at: Running, cdk_out: Path, console: Console) -> None:
-    """Publish assets and create or update every stack of the assembly; DeployFailed at the first that fails."""
-    stacks = read(cdk_out, Place(at.root.account, at.root.region))
+def deploy(
+    at: Running, cdk_out: Path, console: Console, wanted: Callable[[StackArtifact], bool] = lambda _: True
+) -> None:
+    """Publish assets and create or update every wanted stack of the assembly; DeployFailed at the first that fails."""
+    stacks = [stack for stack in read(cdk_out, Place(at.root.account, at.root.region)) if wanted(stack)]
     for place in dict.fromkeys(stack.place for stack in stacks):
         _bootstrap(at, place)
     for stack in stacks:

@@ -20,6 +20,7 @@ from rehearsal import state_dir as state
 from rehearsal.approval import APPROVED, REJECTED, set_approval
 from rehearsal.connection import NotRunning, clients, connect, repository_url, running
 from rehearsal.landscape import NotDeployed, survey
+from rehearsal.replay.plan import Refused
 from rehearsal.service import ServiceError
 from rehearsal.triggers import NotRetrained, by_hand
 
@@ -45,6 +46,7 @@ _EXPLAINED = (
     NotRetrained,
     assembly.DeployFailed,
     state.Unusable,
+    Refused,
     ServiceError,
 )
 
@@ -242,6 +244,38 @@ def demo(
     from rehearsal import demo as story
 
     raise typer.Exit(0 if story.tell(state_dir, cdk_out, repository, console, keep=keep, time_scale=time_scale) else 1)
+
+
+@app.command()
+def replay(
+    model: str,
+    first: Annotated[
+        str, typer.Option("--from", help="First day, YYYY-MM-DD; the first model is trained on what was before.")
+    ],
+    last: Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD.")],
+    step: Annotated[str, typer.Option(help="Days or weeks that arrive at a time, such as 7d.")] = "7d",
+    state_dir: StateDir = Path(".rehearsal-replay"),
+    cdk_out: Path = Path("cdk.out"),
+    repository: Annotated[Path, typer.Option(help="The git repository that is cloned and pushed.")] = Path("."),
+    plot: Annotated[Path | None, typer.Option(help="Where the plot goes (default: in the state directory).")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded cloud running.")] = False,
+    time_scale: TimeScale = 200.0,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds for a step to come to rest.")] = 1800,
+    as_json: AsJson = False,
+) -> None:
+    """Let data arrive step by step, with requests and labels, and hold the live model against a frozen first one."""
+    from rehearsal.replay import plan, report, story
+
+    asked = plan.plan(model, first, last, step)
+    try:
+        told = story.replay(asked, state_dir, cdk_out, repository, console, time_scale, timeout)
+    finally:
+        if not keep:
+            server.down(state_dir)
+    picture = plot or state_dir / "replay" / f"{model}.png"
+    report.draw(told, picture)
+    _print(told, as_json, report.table)
+    console.print(f"{report.summary(told)}\nplot: {picture}", highlight=False, soft_wrap=True)
 
 
 def _decisions(entries: list[dict[str, Any]]) -> Table:

@@ -53,7 +53,7 @@ NOT_AS_IN_AWS = (
      " key of a schedule is recorded only. Targets are functions, state machines and event buses; others, universal"
      " targets too, are refused."),
     ("Lambda", "Asynchronous events wait in one queue, eight run at a time; what is throttled waits up to six hours,"
-     " what failed is tried twice more. An event on its way when the rehearsal is killed is lost."),
+     " what failed is tried twice more. They survive a kill; what was running then is run again."),
     ("git", "Pushes and pulls authenticate as one local user; GitPull and GitPush are not IAM-checked. GetDifferences"
      " reports a rename as a deletion and an addition."),
     ("builds", "Docker, secrets, report groups and batch builds are refused by their key."),

@@ -15,6 +15,9 @@ INSTANCE_KINDS = ("instance", "async")
 """The kinds of endpoint that run on instances, which SageMaker shifts traffic between."""
 ON, OFF, PAUSED = "on", "off", "paused"
 """Autoscaling; off when the smallest number of instances is the largest."""
+SHADOW_PARAMETERS = ("ShadowImage", "ShadowModelDataUrl", "ShadowModelPackageArn")
+AS_ASKED, AT_ONCE = "as_asked", "at_once"
+"""How an update moves traffic: as model.yaml asks, or at once, since the set of variants changes with it."""
 PENDING, APPROVED = "PendingManualApproval", "Approved"
 
 
@@ -62,11 +65,22 @@ class Deployment:
         return self.guarded and self.on_instances and self.model.serving.capture_percent > 0
 
     @property
+    def shadows(self) -> bool:
+        """Whether the version that staging accepted gets a copy of this endpoint's requests."""
+        return self.captures and self.model.serving.shadow
+
+    @property
+    def awaits_shadow(self) -> bool:
+        """Whether a version is approved here only once it has been production's shadow."""
+        return self.approves and self.model.serving.shadow
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """What the serving stack is told about a version."""
         version = ("Image", "ModelDataUrl", "ModelPackageArn")
         size = ("InstanceType", "MinimumInstances") if self.on_instances else ()
-        return (*version, *size, *(("MaximumInstances", "Autoscaling") if self.scales else ()))
+        scaling = ("MaximumInstances", "Autoscaling") if self.scales else ()
+        return (*version, *size, *scaling, *((*SHADOW_PARAMETERS, "Rollout") if self.shadows else ()))
 
     @property
     def title(self) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from stacks.deployment import APPROVED, PENDING, Deployment
 from stacks.release_sample import sample
+from stacks.release_shadow import ACCEPTED, COMPARED, REPORTED, SHADOW, STAGING, life_cycle
 from stacks.release_steps import (
     AT_REST,
     CARRIES,
@@ -19,6 +20,7 @@ from stacks.release_steps import (
     SAMPLE,
     SETTLE,
     SMOKE_TEST,
+    STAGE,
     TELL_FAILED,
     TELL_STOPPED,
     TESTED_TAG,
@@ -36,11 +38,13 @@ from stacks.release_steps import (
     succeed,
     when,
 )
-from stacks.states import State, expression
+from stacks.states import State, expression, jsonata_list
 
 LONGEST_REASON = 1000
 """SageMaker takes 1,024 characters and no line breaks in an approval description."""
 AUTOMATIC = "$wanted.facts.approval = 'automatic'"
+SHADOWED = f"($stage = '{COMPARED}' ? '. As the shadow of production: ' & $said : '')"
+HAND_ON = "Hand the version on to be a shadow"
 ONCE_MORE = "Describe the version once more"
 TESTED = "Remember that it was tried"
 STILL_THERE = "Does it still carry the failed version?"
@@ -54,7 +58,8 @@ def judgement(deployment: Deployment) -> dict[str, State]:
 
 def _smoke_test(deployment: Deployment) -> dict[str, State]:
     untried = f"{TRIED_HERE} or $tested != $wanted.arn"
-    due = f"{untried} or ($wanted.status = '{PENDING}' and {AUTOMATIC})" if deployment.approves else untried
+    ready = f"({AUTOMATIC} or $wanted.stage = '{COMPARED}')" if deployment.awaits_shadow else AUTOMATIC
+    due = f"{untried} or ($wanted.status = '{PENDING}' and {ready})" if deployment.approves else untried
     tags = [{"Key": TESTED_TAG, "Value": expression("$wanted.arn")}, {"Key": TOLD_TAG, "Value": "none"}]
     return {
         SMOKE_TEST: choice(when(due, SAMPLE, sampling="a smoke test"), otherwise(SETTLE)),
@@ -66,34 +71,68 @@ def _smoke_test(deployment: Deployment) -> dict[str, State]:
 
 def _approve(deployment: Deployment) -> dict[str, State]:
     reason = f"Runs in {deployment.environment} and has answered its sample request"
+    if deployment.awaits_shadow:
+        reason = expression(f"$substring('{reason}' & {SHADOWED}, 0, {LONGEST_REASON})")
     approval = {"ModelPackageArn": expression("$wanted.arn"), "ModelApprovalStatus": APPROVED,
                 "ApprovalDescription": reason}  # fmt: skip
+    asked = "Remember that people were asked" if deployment.awaits_shadow else TESTED
     return {
         # Somebody may have decided while it was rolled out.
         ONCE_MORE: call("sagemaker:describeModelPackage", {"ModelPackageName": expression("$wanted.arn")},
-                        "Is an approval due?", assign={"status": expression("$states.result.ModelApprovalStatus")}),
+                        "Is an approval due?", assign=_decided(deployment)),
         "Is an approval due?": choice(
             when(f"$status = '{APPROVED}'", TESTED),
             when(f"$status != '{PENDING}'", WAIT),
+            *_before_approval(deployment),
             when(AUTOMATIC, "Approve the version"),
             otherwise("Ask people for approval")),
         "Approve the version": call("sagemaker:updateModelPackage", approval, TESTED),
         "Ask people for approval": notify(
             f"'{deployment.model.name}: version ' & $wanted.version & ' waits for approval'",
-            _question(deployment), TESTED),
+            _question(deployment), asked),
+        **(_hand_on() if deployment.awaits_shadow else {}),
     }  # fmt: skip
+
+
+def _decided(deployment: Deployment) -> dict[str, str]:
+    status = {"status": expression("$states.result.ModelApprovalStatus")}
+    said = "$exists($states.result.ModelLifeCycle.StageDescription) ? $states.result.ModelLifeCycle.StageDescription"
+    stage = {"stage": expression(STAGE), "said": expression(f"{said} : ''")}
+    return status | (stage if deployment.awaits_shadow else {})
+
+
+def _before_approval(deployment: Deployment) -> list[State]:
+    """Without an approved version there is nothing that a shadow could stand beside."""
+    if not deployment.awaits_shadow:
+        return []
+    return [when(f"$champions and $stage = '{ACCEPTED}'", TESTED),
+            when(f"$champions and $not($stage in {jsonata_list((COMPARED, REPORTED))})", HAND_ON)]  # fmt: skip
+
+
+def _hand_on() -> dict[str, State]:
+    """A version's life cycle is an event of the registry, which starts the reconcilers."""
+
+    def stage(stage: str, status: str, said: str) -> State:
+        update = {"ModelPackageArn": expression("$wanted.arn"), "ModelLifeCycle": life_cycle(stage, status, said)}
+        return call("sagemaker:updateModelPackage", update, TESTED)
+
+    return {HAND_ON: stage(STAGING, ACCEPTED, "'It has answered its sample request and waits to be a shadow.'"),
+            "Remember that people were asked": stage(SHADOW, REPORTED, "$said")}  # fmt: skip
 
 
 def _question(deployment: Deployment) -> str:
     model, command = deployment.model.name, "aws sagemaker update-model-package --model-package-arn"
     sent = (f"aws sagemaker-runtime invoke-endpoint --endpoint-name {deployment.endpoint} --content-type text/csv "
             "--body fileb://rows.csv answer.json")  # fmt: skip
+    shadowed = f"& {SHADOWED}" if deployment.awaits_shadow else ""
     return f"""'Version ' & $wanted.version & ' of {model} runs in {deployment.environment}'
         & ' (endpoint {deployment.endpoint}) and has answered its sample request.'
         & '\\n' & $wanted.facts.metric & ': ' & $wanted.facts.challenger & ', champion: ' & $wanted.facts.champion
+        {shadowed}
         & '\\nMetrics and plots: aws s3 cp --recursive ' & $wanted.facts.evaluation & ' evaluation/'
         & '\\nTry it: {sent}'
         & '\\n        ./pushline invoke {model} --environment {deployment.environment}'
+        & '\\nRetrained by ' & $wanted.facts.trigger & ': ' & $wanted.facts.reason
         & '\\nCommit: ' & $wanted.facts.commit & '\\nLineage: ' & $wanted.facts.lineage
         & '\\n\\nApprove: ./pushline approve {model} ' & $wanted.version
         & '\\n     AWS: {command} ' & $wanted.arn & ' --model-approval-status Approved'

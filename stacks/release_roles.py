@@ -9,7 +9,8 @@ from aws_cdk import Aws, Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from config.settings import ServingLimits
+from config import Guardrails
+from stacks.comparison_roles import compare, comparison_role, hand_on
 from stacks.deployment import APPROVED, Deployment
 from stacks.environment_stack import ANSWERS, CAPTURE, ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
@@ -37,12 +38,14 @@ REJECTED = "Rejected"
 class ReleaseRoles(Construct):
     """Who does what in one environment's release; only `reconciler` may decide about a version."""
 
-    def __init__(self, scope: Construct, id: str, *, deployment: Deployment, limits: ServingLimits,
+    def __init__(self, scope: Construct, id: str, *, deployment: Deployment, guardrails: Guardrails,
                  environment: ServingEnvironmentStack, foundation: FoundationStack) -> None:  # fmt: skip
         super().__init__(scope, id)
-        self._deployment, self._limits = deployment, limits
+        self._deployment, self._limits, self._jobs = deployment, guardrails.serving, guardrails.evaluation
         self._environment, self._foundation = environment, foundation
         self.serving = service_role(self, "Serving", "sagemaker", statements=self._serve())
+        self.comparison = comparison_role(self, deployment=deployment, environment=environment,
+                                          foundation=foundation) if deployment.shadows else None  # fmt: skip
         self.update = service_role(self, "Update", "cloudformation", statements=[*self._update()])
         self.reconciler = service_role(self, "Reconciler", "states", statements=[*self._reconcile()])
 
@@ -78,7 +81,7 @@ class ReleaseRoles(Construct):
 
     def _update(self) -> Iterable[iam.PolicyStatement]:
         """What CloudFormation may do when the reconciler updates the serving stack, and nothing else."""
-        endpoint, models, configs = self._endpoint, self._named("model"), self._named("endpoint-config")
+        endpoint, models, configs = self._endpoint, self._models, self._named("endpoint-config")
         isolated = {} if self._deployment.kind == "serverless" else {"Bool": {"sagemaker:NetworkIsolation": "true"}}
         yield allow("sagemaker:CreateModel", on=models, when=isolated)
         yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=models)
@@ -147,10 +150,15 @@ class ReleaseRoles(Construct):
         yield allow("sagemaker:DescribeEndpoint", "sagemaker:ListTags", "sagemaker:AddTags", invoke, on=self._endpoint)
         yield allow("sagemaker:DescribeEndpointConfig", "sagemaker:DeleteEndpointConfig",
                     on=self._named("endpoint-config"))  # fmt: skip
-        yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=self._named("model"))
+        yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=self._models)
         yield allow("sagemaker:ListEndpointConfigs", "sagemaker:ListModels", on="*")
         yield from self._update_serving_stack()
         yield from self._compare_answers()
+        if self._deployment.shadows or self._deployment.awaits_shadow:
+            yield from hand_on(versions, self._deployment)
+        if self.comparison:
+            yield from compare(self, deployment=self._deployment, limits=self._jobs, environment=self._environment,
+                               job=self.comparison)  # fmt: skip
         yield allow("sns:Publish", on=self._environment.notifications.topic_arn)
         yield from (read_with_key(self._foundation.key), use_key(self._environment.key), deliver_logs(), trace())
 
@@ -183,10 +191,14 @@ class ReleaseRoles(Construct):
     def _endpoint(self) -> str:
         return arn(self, "sagemaker", f"endpoint/{self._deployment.endpoint}")
 
-    def _named(self, kind: str) -> list[str]:
+    @property
+    def _models(self) -> list[str]:
+        return self._named("model") + (self._named("shadow-model", "model") if self._deployment.shadows else [])
+
+    def _named(self, kind: str, resource: str | None = None) -> list[str]:
         """The names that CloudFormation gives, in both spellings, since SageMaker's ARNs are in lower case."""
         name = f"{self._deployment.generated_name(kind)}-"
-        return [arn(self, "sagemaker", f"{kind}/{spelling}*") for spelling in (name, name.lower())]
+        return [arn(self, "sagemaker", f"{resource or kind}/{spelling}*") for spelling in (name, name.lower())]
 
 
 def start_role(scope: Stack, id: str, *, state_machine: str) -> iam.Role:

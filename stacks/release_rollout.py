@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from stacks.deployment import ON, PAUSED, Deployment
 from stacks.release_sample import SEND, ask
+from stacks.release_shadow import GOING, PURPOSE, WITHOUT_SHADOW
 from stacks.release_steps import (
     CARRIES,
     DESCRIBE_ENDPOINT,
@@ -42,6 +43,7 @@ from stacks.states import State, expression
 READ_BACK = ("Image", "ModelDataUrl", "ModelPackageArn")
 SHORTEST_SAMPLE_SECONDS, MOST_SAMPLES = 5, 1000
 """While a new fleet bakes it gets a sample request every few seconds; a history holds 25,000 events."""
+ENTERED = "$states.context.State.EnteredTime"
 WAIT_FOR_UPDATE = "Wait for the update"
 PAUSE, RESUME = "Pause autoscaling, since the instance type changes", "Resume autoscaling"
 BEFORE = "See what is live before"
@@ -55,11 +57,12 @@ IN_SERVICE = "Is the endpoint in service?"
 def rollout(deployment: Deployment) -> dict[str, State]:
     """From a difference between registry and stack to an endpoint that is known to run the wanted version."""
     return {**_prepare(deployment), **_see_before(deployment), **_update(deployment), **_await(deployment),
-            **_read_back_endpoint(deployment), **_read_back_model()}  # fmt: skip
+            **_read_back_endpoint(deployment), **_read_back_model(deployment)}  # fmt: skip
 
 
 def _prepare(deployment: Deployment) -> dict[str, State]:
-    without_model = "$merge([$stack.parameters, {'ModelDataUrl': '', 'ModelPackageArn': ''}])"
+    shadow = f", {WITHOUT_SHADOW}" if deployment.shadows else ""
+    without_model = f"$merge([$stack.parameters, {{'ModelDataUrl': '', 'ModelPackageArn': ''}}{shadow}])"
     paused = f"$merge([$stack.parameters, {{'Autoscaling': '{PAUSED}'}}])"
     other_type = "$stack.parameters.ModelDataUrl != '' and $stack.parameters.InstanceType != $release.InstanceType"
     pausing = f"{other_type} and $release.Autoscaling = '{ON}'" if deployment.scales else "false"
@@ -103,7 +106,7 @@ def _update(deployment: Deployment) -> dict[str, State]:
     return {
         # No retry: CloudFormation has one error for "busy", "nothing to do" and "not allowed"; its text decides.
         UPDATE: call("cloudformation:updateStack", arguments, WAIT_FOR_UPDATE, patient=False,
-                     assign={"began": expression("$purpose = 'release' ? $states.context.State.EnteredTime : $began")},
+                     assign={"began": expression(f"$purpose in ['release', 'shadow'] ? {ENTERED} : $began")},
                      catch="Why was the update refused?"),
         "Why was the update refused?": choice(
             when("$contains($problem, 'No updates are to be performed')", FINISHED),
@@ -134,19 +137,26 @@ def _await(deployment: Deployment) -> dict[str, State]:
             when(IN_PROGRESS, WAIT_FOR_UPDATE),
             when("$stack.status = 'UPDATE_COMPLETE'", FINISHED),
             when("$purpose = 'put back'", TELL_FAILED, reason=expression(f"$reason & ' It was not put back: {status}")),
+            *_failed_shadow(deployment),
             when("$purpose != 'release'", TELL_STOPPED, problem=expression(f"'To ' & $purpose & ': {status}")),
             otherwise("Find out why it rolled back")),
         **_bake(deployment),
         FINISHED: choice(
             when("$purpose = 'put back'", TELL_FAILED),
             *([when("$purpose = 'resume'", SETTLE, paused=False)] if deployment.scales else []),
-            when("$purpose in ['clear', 'pause']", LOOK),
+            when(f"$purpose in ['clear', 'pause', '{PURPOSE}', '{GOING}']", LOOK),
             otherwise(DESCRIBE_ENDPOINT)),
         "Find out why it rolled back": call(
             "cloudformation:describeStackEvents", {"StackName": deployment.serving_stack}, REJECT,
             assign={"reason": expression(cause)}, catch=REJECT,
             caught={"reason": expression(f"'The update of the serving stack rolled back: {status}")}),
     }  # fmt: skip
+
+
+def _failed_shadow(deployment: Deployment) -> list[State]:
+    """A version that can't be brought up beside what is live is to blame itself; what is live stays."""
+    rejected = when(f"$purpose = '{PURPOSE}'", "Find out why it rolled back", wanted=expression("$shadow"))
+    return [rejected] if deployment.shadows else []
 
 
 def _sample_seconds(deployment: Deployment) -> int:
@@ -191,9 +201,11 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
     }  # fmt: skip
 
 
-def _read_back_model() -> dict[str, State]:
+def _read_back_model(deployment: Deployment) -> dict[str, State]:
     """CloudFormation believes that its parameters are live; the endpoint's own model says what is."""
     container = "$states.result.PrimaryContainer"
+    config = """{'since': $states.result.CreationTime,
+        'shadow': $exists($states.result.ShadowProductionVariants)}"""
     running = f"""{{
         'Image': {container}.Image, 'ModelDataUrl': {container}.ModelDataUrl,
         'ModelPackageArn': {container}.Environment.{PACKAGE_VARIABLE} }}"""
@@ -202,7 +214,8 @@ def _read_back_model() -> dict[str, State]:
     return {
         "Describe its endpoint config": call(
             "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$endpoint.config")},
-            "Describe its model", assign={"model": expression("$states.result.ProductionVariants[0].ModelName")}),
+            "Describe its model", assign={"model": expression("$states.result.ProductionVariants[0].ModelName"),
+                                          **({"config": expression(config)} if deployment.shadows else {})}),
         "Describe its model": call(
             "sagemaker:describeModel", {"ModelName": expression("$model")}, "Does it run the wanted version?",
             assign={"running": expression(running)}),

@@ -36,7 +36,7 @@ class ReleaseStack(Stack):
                  ) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
         self._settings, self._environment, self.deployment = settings, environment, deployment
-        self.roles = ReleaseRoles(self, "Roles", deployment=deployment, limits=settings.guardrails.serving,
+        self.roles = ReleaseRoles(self, "Roles", deployment=deployment, guardrails=settings.guardrails,
                                   environment=environment, foundation=foundation)  # fmt: skip
         self.reconciler = self._reconciler()
         self._rules()
@@ -53,12 +53,18 @@ class ReleaseStack(Stack):
         )
         return sfn.CfnStateMachine(
             self, "Reconciler", role_arn=self.roles.reconciler.role_arn, state_machine_type="STANDARD",
-            definition_string=json.dumps(release_workflow(self.deployment), indent=1),
-            definition_substitutions={"UpdateRole": self.roles.update.role_arn,
-                                      "Topic": self._environment.notifications.topic_arn},
+            definition_string=json.dumps(release_workflow(self.deployment, self._settings.shadow.minutes), indent=1),
+            definition_substitutions=self._substitutions(),
             tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
             logging_configuration=sfn.CfnStateMachine.LoggingConfigurationProperty(
                 destinations=[destination], include_execution_data=False, level="ALL"))  # fmt: skip
+
+    def _substitutions(self) -> dict[str, str]:
+        environment, comparison = self._environment, self.roles.comparison
+        found = {"UpdateRole": self.roles.update.role_arn, "Topic": environment.notifications.topic_arn}
+        shadow = {"ComparisonRole": comparison.role_arn, "Key": environment.key.key_arn,
+                  "Traffic": environment.traffic.bucket_name} if comparison else {}  # fmt: skip
+        return found | shadow
 
     def _rules(self) -> None:
         """Any of these only says "look": the reconciler never reads what the event says."""

@@ -29,12 +29,14 @@ TESTED_TAG = "pushline:smoke-tested"
 TOLD_TAG = "pushline:told-without-approval"
 """On the endpoint: the live version that people know to be no longer approved, so that they hear it once."""
 
+STAGE = "$exists($states.result.ModelLifeCycle) ? $states.result.ModelLifeCycle.StageStatus : ''"
+"""How far a described version has come, see `release_shadow.py`."""
 TRIED_HERE = "$tried = $wanted.arn"
 """This execution has brought the stack to the wanted version, so it knows what was there before."""
 AT_REST = "$stack.status in ['CREATE_COMPLETE', 'UPDATE_COMPLETE', 'UPDATE_ROLLBACK_COMPLETE', 'IMPORT_COMPLETE']"
 IN_PROGRESS = "$contains($stack.status, /_IN_PROGRESS$/)"
 SDK_NAMES = {"sagemaker": "SageMaker", "sagemakerruntime": "SageMakerRuntime", "cloudformation": "CloudFormation",
-             "s3": "S3"}  # fmt: skip
+             "s3": "S3", "cloudwatch": "CloudWatch"}  # fmt: skip
 UNNAMED_FAULT_ATTEMPTS = 3
 LONGEST_SUBJECT = 99
 """SNS takes fewer than 100 characters."""
@@ -49,6 +51,11 @@ def call(
     state["Arguments"] = arguments
     state["Retry"] = [*state["Retry"], _unnamed_faults(SDK_NAMES[api.split(":")[0]])] if patient else []
     return state | ({"Assign": dict(assign)} if assign else {})
+
+
+def run_job(api: str, arguments: Any, then: str, *, catch: str) -> State:
+    """Start a job and wait until it has ended; if it fails, go to `catch` with `problem` set."""
+    return task(f"{api}.sync", arguments, then, Catch=_caught_by(catch))
 
 
 def _caught_by(state: str, **variables: Any) -> list[dict[str, Any]]:

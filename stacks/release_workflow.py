@@ -14,10 +14,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from stacks.deployment import OFF, ON, Deployment
+from config.settings import Shadow
+from stacks.deployment import APPROVED, OFF, ON, Deployment
 from stacks.release_judgement import judgement
 from stacks.release_leftovers import leftovers
 from stacks.release_rollout import rollout
+from stacks.release_shadow import FIND, NONE, RELEASED, WITHOUT_SHADOW, as_carried, shadow, shadow_rules
 from stacks.release_steps import (
     AT_REST,
     DESCRIBE_ENDPOINT,
@@ -26,6 +28,7 @@ from stacks.release_steps import (
     LOOK,
     PREPARE,
     REJECT,
+    STAGE,
     TELL_STOPPED,
     TOLD_TAG,
     WAIT,
@@ -52,13 +55,15 @@ NOTHING = "Nothing is wanted: what is live stays live"
 START = "Start with nothing tried"
 
 
-def release_workflow(deployment: Deployment) -> dict[str, Any]:
-    """The definition of one environment's reconciler."""
+def release_workflow(deployment: Deployment, shadow_minutes: int = Shadow().minutes) -> dict[str, Any]:
+    """The definition of one environment's reconciler; a shadow has so many minutes before it is compared."""
     states = {**_read_registry(deployment), **_describe_wanted(deployment), **_compare_with_stack(deployment),
-              **rollout(deployment), **judgement(deployment), **leftovers(deployment)}  # fmt: skip
+              **rollout(deployment), **judgement(deployment), **leftovers(deployment),
+              **shadow(deployment, shadow_minutes)}  # fmt: skip
+    watching = shadow_minutes * 60 + deployment.model.evaluation.max_runtime_minutes * 60 if deployment.shadows else 0
     return {"Comment": f"Make the endpoint {deployment.endpoint} equal to what the model registry says",
             "QueryLanguage": "JSONata", "StartAt": START,
-            "TimeoutSeconds": ROLLOUTS * longest_seconds(deployment.traffic), "States": states}  # fmt: skip
+            "TimeoutSeconds": ROLLOUTS * longest_seconds(deployment.traffic) + watching, "States": states}  # fmt: skip
 
 
 def _read_registry(deployment: Deployment) -> dict[str, State]:
@@ -75,12 +80,19 @@ def _read_registry(deployment: Deployment) -> dict[str, State]:
             paused=False,
             began=expression("$states.context.Execution.StartTime"),
             before={"config": "", "model": ""},
+            **({"watched": ""} if deployment.shadows else {}),
         ),
-        LOOK: remember(_listing(statuses[0]), newest={"version": 0, "arn": ""}, page=""),
+        LOOK: remember(_listing(statuses[0]), newest={"version": 0, "arn": ""}, page="", **_unseen(deployment)),
     }
     for status, then in zip(statuses, [*map(_listing, statuses[1:]), "Is a version wanted?"], strict=True):
         states |= _list_versions(deployment, status, then)
     return states
+
+
+def _unseen(deployment: Deployment) -> dict[str, Any]:
+    """What a look at the registry may find besides the wanted version."""
+    shadow = {"shadow": expression(NONE)} if deployment.shadows else {}
+    return shadow | ({"champions": False} if deployment.awaits_shadow else {})
 
 
 def _listing(status: str) -> str:
@@ -98,11 +110,14 @@ def _list_versions(deployment: Deployment, status: str, then: str) -> dict[str, 
         $sort($append([$newest], $usable), function($a, $b) {{ $a.version < $b.version }})[0] )"""
     token = f"$exists($states.result.NextToken) and $count({usable}) = 0 ? $states.result.NextToken : ''"
     paged = f"Is there another page of {status} versions?"
+    seen = {"newest": expression(newest), "page": expression(token)}
+    if deployment.awaits_shadow and status == APPROVED:
+        seen["champions"] = expression(f"$count({usable}) > 0")
     return {
         _listing(status): call(
             "sagemaker:listModelPackages",
             expression(f"$merge([{{{query}}}, $page = '' ? {{}} : {{'NextToken': $page}}])"), paged,
-            assign={"newest": expression(newest), "page": expression(token)}),
+            assign=seen),
         paged: choice(when("$page != ''", _listing(status)), otherwise(then)),
     }  # fmt: skip
 
@@ -110,13 +125,16 @@ def _list_versions(deployment: Deployment, status: str, then: str) -> dict[str, 
 def _describe_wanted(deployment: Deployment) -> dict[str, State]:
     facts = "$states.result.CustomerMetadataProperties"
     unsaid = "'sample_request': '', 'sample_answer': '', 'evaluation': 'none'"
+    stage = f"'stage': {STAGE}, " if deployment.awaits_shadow else ""
     wanted = f"""{{
+        {stage}
         'version': $states.result.ModelPackageVersion, 'arn': $states.result.ModelPackageArn,
         'status': $states.result.ModelApprovalStatus, 'facts': $merge([{{{unsaid}}}, {facts}]) }}"""
     gone = "$contains($problem, /does not exist|not found|[Cc]ould not find|[Cc]annot find/)"
     return {
         "Is a version wanted?": choice(
-            when("$newest.version = 0", "See what stays live"), otherwise("Describe the wanted version")),
+            when("$newest.version = 0", "See what stays live"),
+            otherwise(FIND if deployment.shadows else "Describe the wanted version")),
         "Describe the wanted version": call(
             "sagemaker:describeModelPackage", {"ModelPackageName": expression("$newest.arn")}, "Is it still wanted?",
             assign={"wanted": expression(wanted), "release": expression(_parameters(deployment))},
@@ -171,12 +189,14 @@ def _parameters(deployment: Deployment) -> str:
         "ModelPackageArn": "$states.result.ModelPackageArn", "InstanceType": f"{facts}.serving_instance_type",
         "MinimumInstances": f"'{fixed}'" if fixed else fewest, "MaximumInstances": most,
         "Autoscaling": f"{fewest} = {most} ? '{OFF}' : '{ON}'",
+        **RELEASED,
     }  # fmt: skip
     given = ", ".join(f"'{name}': {values[name]}" for name in deployment.parameters)
     return f"($container := $states.result.InferenceSpecification.Containers[0]; {{ {given} }})"
 
 
 def _compare_with_stack(deployment: Deployment) -> dict[str, State]:
+    carried, alone = as_carried(deployment), f"$merge([$release, {WITHOUT_SHADOW}])"
     stuck = "'The serving stack is in ' & $stack.status & ', which no update can start from.'"
     return {
         "Describe the serving stack": describe_stack(deployment.serving_stack, "Is the stack at rest?"),
@@ -185,7 +205,9 @@ def _compare_with_stack(deployment: Deployment) -> dict[str, State]:
             when(f"$not({AT_REST})", TELL_STOPPED, problem=expression(stuck)),
             otherwise("Does the stack carry the wanted version?")),
         "Does the stack carry the wanted version?": choice(
-            when("$stack.parameters = $release", DESCRIBE_ENDPOINT, paused=False),
-            when(f"$merge([$stack.parameters, {{'Autoscaling': '{ON}'}}]) = $release", DESCRIBE_ENDPOINT, paused=True),
-            otherwise(PREPARE)),
+            when(f"{carried} = $release", DESCRIBE_ENDPOINT, paused=False),
+            when(f"$merge([{carried}, {{'Autoscaling': '{ON}'}}]) = $release", DESCRIBE_ENDPOINT, paused=True),
+            *shadow_rules(deployment),
+            # A version is released without a shadow, which follows when it is live.
+            otherwise(PREPARE, **({"release": expression(alone)} if deployment.shadows else {}))),
     }  # fmt: skip

@@ -25,7 +25,7 @@ from aws_cdk import aws_sagemaker as sagemaker
 from constructs import Construct
 
 from config.settings import ServingLimits
-from stacks.deployment import OFF, ON, PAUSED, Deployment
+from stacks.deployment import AS_ASKED, AT_ONCE, OFF, ON, PAUSED, Deployment
 from stacks.environment_stack import ANSWERS, ServingEnvironmentStack
 from stacks.instance_types import has_local_storage
 from stacks.outputs import publish
@@ -36,7 +36,7 @@ from stacks.serving_scaling import EndpointScaling
 from stacks.serving_variant import asynchronous, data_capture, instance_variant, serverless_variant
 from stacks.tags import tag
 
-VARIANT = "AllTraffic"
+VARIANT, SHADOW_VARIANT = "AllTraffic", "Shadow"
 PACKAGE_VARIABLE = "MODEL_PACKAGE_ARN"
 """The container's environment variable that says which version it runs; the reconciler reads it back."""
 NO_IMAGE = "none"
@@ -64,7 +64,9 @@ class ServingStack(Stack):
             self._size_parameters(limits)
         self.has_model = CfnCondition(
             self, "HasModel", expression=Fn.condition_not(Fn.condition_equals(self.model_data_url, "")))  # fmt: skip
-        self.model = self._model()
+        self.model = self._model("Model", "model", self.image, self.model_data_url, self.package)
+        if deployment.shadows:
+            self._shadow()
         self.endpoint_config = self._endpoint_config(limits)
         self.alarms = self._alarms() if deployment.guarded else None
         self.endpoint = self._endpoint()
@@ -109,18 +111,35 @@ class ServingStack(Stack):
     def _count(self, id: str, most: int, description: str) -> CfnParameter:
         return CfnParameter(self, id, type="Number", default=1, min_value=1, max_value=most, description=description)
 
-    def _model(self) -> sagemaker.CfnModel:
+    def _model(self, id: str, kind: str, image: str, model_data_url: str, package: str) -> sagemaker.CfnModel:
         container = sagemaker.CfnModel.ContainerDefinitionProperty(
-            image=self.image, model_data_url=self.model_data_url,
+            image=image, model_data_url=model_data_url,
             environment={"SAGEMAKER_PROGRAM": "pushline_entry.py", "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
                          # The toolkit installs the code with pip here as well, see retrain_jobs.py.
-                         "PIP_NO_BUILD_ISOLATION": "0", PACKAGE_VARIABLE: self.package})  # fmt: skip
+                         "PIP_NO_BUILD_ISOLATION": "0", PACKAGE_VARIABLE: package})  # fmt: skip
         # A serverless endpoint takes no model that is isolated from the network.
-        model = sagemaker.CfnModel(self, "Model", execution_role_arn=self._execution_role.role_arn,
+        model = sagemaker.CfnModel(self, id, execution_role_arn=self._execution_role.role_arn,
                                    enable_network_isolation=self.deployment.kind != "serverless",
                                    primary_container=container)  # fmt: skip
-        self._with_model(model, "model")
+        self._with_model(model, kind)
         return model
+
+    def _shadow(self) -> None:
+        """The model of the version to come, under a condition of its own: there is none most of the time."""
+        image = self._text("ShadowImage", IMAGE, "Container image of the version that is tried as shadow", NO_IMAGE)
+        data = self._text("ShadowModelDataUrl", ARTIFACT, "Its model.tar.gz; empty: there is no shadow")
+        self.shadow_package = self._text("ShadowModelPackageArn", PACKAGE % self.deployment.model.slug,
+                                         "Its registered version")  # fmt: skip
+        self.rollout = CfnParameter(
+            self, "Rollout", default=AS_ASKED, allowed_values=[AS_ASKED, AT_ONCE],
+            description="At once where a shadow comes or goes, since SageMaker shifts between equal variants only",
+        ).value_as_string  # fmt: skip
+        both: Any = (self.has_model, Fn.condition_not(Fn.condition_equals(data, "")))
+        self.has_shadow = CfnCondition(self, "HasShadow", expression=Fn.condition_and(*both))
+        self.shadow_model = self._model("ShadowModel", "shadow-model", image, data, self.shadow_package)
+        self.shadow_model.cfn_options.condition = self.has_shadow
+        # Its going is an update, too, which SageMaker may roll back silently.
+        self.shadow_model.cfn_options.deletion_policy = CfnDeletionPolicy.RETAIN
 
     def _endpoint_config(self, limits: ServingLimits) -> sagemaker.CfnEndpointConfig:
         deployment, on_instances = self.deployment, self.deployment.on_instances
@@ -130,12 +149,20 @@ class ServingStack(Stack):
             else serverless_variant(VARIANT, self.model, deployment.model.serving.serverless)  # fmt: skip
         config = sagemaker.CfnEndpointConfig(
             self, "EndpointConfig", production_variants=[variant],
+            shadow_production_variants=self._shadow_variants() if deployment.shadows else None,
             kms_key_id=self._volume_key(limits) if on_instances else None,
             data_capture_config=data_capture(deployment, where, key) if deployment.captures else None,
             async_inference_config=asynchronous(deployment, where, key) if deployment.kind == "async" else None,
         )  # fmt: skip
         self._with_model(config, "endpoint-config")
         return config
+
+    def _shadow_variants(self) -> Any:
+        """On as many instances of the same type as production has, so that their latencies compare."""
+        variant = {"VariantName": SHADOW_VARIANT, "ModelName": self.shadow_model.attr_model_name,
+                   "InstanceType": self.instance_type, "InitialInstanceCount": self.minimum.value_as_number,
+                   "InitialVariantWeight": 1}  # fmt: skip
+        return Fn.condition_if(self.has_shadow.logical_id, [variant], Aws.NO_VALUE)
 
     def _volume_key(self, limits: ServingLimits) -> str:
         """The key, unless the live version's instances have a disk of their own, which takes none."""
@@ -154,7 +181,9 @@ class ServingStack(Stack):
 
     def _endpoint(self) -> sagemaker.CfnEndpoint:
         deployment, alarms = self.deployment, self.alarms.names if self.alarms else []
-        shifts = deployment_config(deployment.traffic, alarms) if deployment.on_instances else None
+        at_once = CfnCondition(self, "AtOnce", expression=Fn.condition_equals(self.rollout, AT_ONCE)) \
+            if deployment.shadows else None  # fmt: skip
+        shifts = deployment_config(deployment.traffic, alarms, at_once) if deployment.on_instances else None
         endpoint = sagemaker.CfnEndpoint(
             self, "Endpoint", endpoint_name=deployment.endpoint,
             endpoint_config_name=self.endpoint_config.attr_endpoint_config_name, deployment_config=shifts,
@@ -191,3 +220,5 @@ class ServingStack(Stack):
     def _tags(self) -> None:
         tag(self, model=self.deployment.model.name, environment=self.deployment.environment)
         Tags.of(self.endpoint).add("pushline:model-package", self.package)
+        if self.deployment.shadows:
+            Tags.of(self.endpoint).add("pushline:shadow-model-package", self.shadow_package)

@@ -11,6 +11,7 @@ from constructs import Construct
 
 from config import Guardrails
 from contract import Model
+from stacks.environment_stack import EnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.instance_types import has_local_storage
@@ -85,12 +86,12 @@ class JobRoles(Construct):
         ]
 
 
-def sagemaker_job(scope: Construct, model: Model, foundation: FoundationStack, image: FrameworkImage,
+def sagemaker_job(scope: Construct, model: Model, environment: EnvironmentStack, image: FrameworkImage,
                   kind: str) -> list[iam.PolicyStatement]:  # fmt: skip
     """What every SageMaker job needs: its image, the key, its log and its instance metrics."""
     group = arn(scope, "logs", f"log-group:/aws/sagemaker/{kind}")
     return [
-        use_key(foundation.key), lend_key(foundation.key), *image.pull,
+        use_key(environment.key), lend_key(environment.key), *image.pull,
         allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
         allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:{model.slug}-*"),
         publish_metrics(f"/aws/sagemaker/{kind}"),
@@ -152,11 +153,11 @@ def _run_evaluation(scope: Construct, model: Model, guardrails: Guardrails,
 
 
 def create_job(action: str, job: str, instance_types: Iterable[str], maximum_minutes: int,
-                foundation: FoundationStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
+               environment: EnvironmentStack) -> Iterable[iam.PolicyStatement]:  # fmt: skip
     """Create jobs within the guardrails only: instance type, time, no network, and volumes under our key."""
     types = list(instance_types)
     keyless = [name for name in types if has_local_storage(name)]
-    for names, key in (([name for name in types if name not in keyless], foundation.key.key_arn), (keyless, None)):
+    for names, key in (([name for name in types if name not in keyless], environment.key.key_arn), (keyless, None)):
         if names:
             yield allow(action, on=job, when=_guardrails(names, maximum_minutes, key))
 

@@ -37,16 +37,16 @@ class Captured:
 def read_captured(folder: Path, since: str, read: Read) -> Captured:
     """Everything below `folder` since then (ISO 8601, UTC); `read` is the model's own input_fn."""
     found, frames = Captured(), []
-    for line in _sample(_lines(folder), MAXIMUM_REQUESTS):
+    for line in sampled(lines_of(folder), MAXIMUM_REQUESTS):
         try:
             record = json.loads(line)
-            if _moment(record) < since:
+            if moment(record) < since:
                 continue
             found.requests += 1
             captured = record["captureData"]
-            frames.append(pd.DataFrame(read(_data(captured["endpointInput"]), _kind(captured["endpointInput"]))))
+            frames.append(pd.DataFrame(read(content(captured["endpointInput"]), kind(captured["endpointInput"]))))
             if "endpointOutput" in captured:
-                found.predictions += _predictions(captured["endpointOutput"])
+                found.predictions += predictions(captured["endpointOutput"])
         except Exception as error:  # a model's input_fn may raise anything
             found.unreadable.append(f"{type(error).__name__}: {error}")
     if frames:
@@ -54,13 +54,14 @@ def read_captured(folder: Path, since: str, read: Read) -> Captured:
     return found
 
 
-def _lines(folder: Path) -> Iterator[str]:
+def lines_of(folder: Path) -> Iterator[str]:
+    """Every captured record below the folder, as JSON."""
     for file in sorted(folder.rglob("*.jsonl")):
         with file.open(encoding="utf-8") as lines:
             yield from (line for line in lines if line.strip())
 
 
-def _sample(lines: Iterator[str], most: int) -> list[str]:
+def sampled(lines: Iterator[str], most: int) -> list[str]:
     """At most `most` lines, each with the same chance, in one pass."""
     chance, kept = random.Random(_SEED), []  # noqa: S311 - a sample, no secret
     for number, line in enumerate(lines):
@@ -71,23 +72,26 @@ def _sample(lines: Iterator[str], most: int) -> list[str]:
     return kept
 
 
-def _moment(record: dict[str, Any]) -> str:
+def moment(record: dict[str, Any]) -> str:
+    """When it was answered (ISO 8601, UTC)."""
     return str(record["eventMetadata"]["inferenceTime"])
 
 
-def _kind(part: dict[str, Any]) -> str:
+def kind(part: dict[str, Any]) -> str:
+    """The content type of a request or an answer."""
     return str(part.get("observedContentType") or "application/json")
 
 
-def _data(part: dict[str, Any]) -> str:
+def content(part: dict[str, Any]) -> str:
+    """A request or an answer as text."""
     text = str(part["data"])
     return base64.b64decode(text).decode("utf-8") if part.get("encoding") == "BASE64" else text
 
 
-def _predictions(part: dict[str, Any]) -> list[float]:
+def predictions(part: dict[str, Any]) -> list[float]:
     """The first number of each prediction: CSV lines, a list, or `{"predictions": […]}`."""
-    text = _data(part)
-    if _kind(part).startswith("text/csv"):
+    text = content(part)
+    if kind(part).startswith("text/csv"):
         return [float(row[0]) for row in csv.reader(io.StringIO(text)) if row]
     found = json.loads(text)
     found = found.get("predictions", []) if isinstance(found, dict) else found

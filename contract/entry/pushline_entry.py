@@ -4,6 +4,7 @@
     pushline_entry.py evaluate                                         challenger against champion
     pushline_entry.py score --model DIR --data DIR --output FILE       predictions for parquet rows
     pushline_entry.py monitor                                          live requests and labels against training
+    pushline_entry.py shadow                                           the shadow's answers against production's
     pushline_entry.py answer --model DIR --request FILE                one request, answered as the endpoint would
 
 Imported, it is the inference module: `model_fn`, `input_fn`, `predict_fn` and `output_fn` are the model's own, or a
@@ -48,6 +49,8 @@ def main(arguments: list[str]) -> None:
         evaluate(arguments[1:])
     elif arguments[:1] == ["monitor"]:
         monitor(arguments[1:])
+    elif arguments[:1] == ["shadow"]:
+        compare_shadow(arguments[1:])
     elif arguments[:1] == ["score"]:
         score(arguments[1:])
     elif arguments[:1] == ["answer"]:
@@ -205,6 +208,17 @@ def monitor(arguments: list[str]) -> None:
              "quality": quality, "output": places.output, "reference": os.environ.get("REFERENCE", "{}"),
              "since": os.environ.get("SINCE", "")}  # fmt: skip
     _run("pushline_monitor", [f"--{name}={value}" for name, value in given.items()])
+
+
+# Shadow
+
+
+def compare_shadow(arguments: list[str]) -> None:
+    """Compare what production and its shadow answered to the same requests."""
+    places = _evaluate_options(arguments)
+    given = {"production": places.input / "production", "shadow": places.input / "shadow", "output": places.output,
+             "measured": os.environ.get("MEASURED", "{}"), "since": os.environ.get("SINCE", "")}  # fmt: skip
+    _run("pushline_shadow", [f"--{name}={value}" for name, value in given.items()])
 
 
 # Scoring

@@ -7,15 +7,18 @@ import itertools
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
+import uuid
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ministack.core.responses import request_scope
 from ministack.services import lambda_svc
 
 from rehearsal.service import Params
+from rehearsal.store import Store
 
 log = logging.getLogger("rehearsal")
+KIND = "lambda/event"
 WORKERS = 8
 """Asynchronous executions at the same time; each function process takes some 60 MB."""
 RETRIES, RETRY_SECONDS = 2, (60.0, 120.0)
@@ -27,38 +30,48 @@ THROTTLED_SECONDS, LONGEST_THROTTLED_SECONDS = 1.0, 300.0
 class Waiting:
     """An event on its way to a function: `failed` executions, `throttled` attempts, both since `since`."""
 
-    function: Params
+    function: str
     event: Any
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
     since: float = field(default_factory=time.time)
     failed: int = 0
     throttled: int = 0
 
 
 class AsyncInvocations:
-    """Replaces ministack's thread per event, which gives a throttled event up after two tries."""
+    """Replaces ministack's thread per event, which gives a throttled event up after two tries.
 
-    def __init__(self, time_scale: float) -> None:
-        self._time_scale = time_scale
+    What was accepted is on disk until it was handled: a restart goes on with it, and repeats what was running.
+    """
+
+    def __init__(self, store: Store, time_scale: float) -> None:
+        self._store, self._time_scale = store, time_scale
         self._queue: list[tuple[float, int, Waiting]] = []
         self._numbers = itertools.count()
         self._changed = threading.Condition()
-        self._started = False
 
     def install(self) -> None:
         lambda_svc.invoke_async_with_retry = self.accept
 
+    def start(self) -> None:
+        """Take up what an earlier process had accepted."""
+        for _, document in self._store.list(KIND):
+            self._queue_up(Waiting(**document), 0.0)
+        for number in range(WORKERS):
+            threading.Thread(target=self._work, name=f"async-invocations-{number}", daemon=True).start()
+
     def accept(self, function: Params, event: Any) -> None:
         """Take the event; it is run as soon as a worker is free."""
-        self._put(Waiting(function, event), 0.0)
+        self._put(Waiting((function.get("config") or function)["FunctionArn"], event), 0.0)
 
     def _put(self, waiting: Waiting, seconds: float) -> None:
+        self._store.put(KIND, waiting.id, asdict(waiting))
+        self._queue_up(waiting, seconds)
+
+    def _queue_up(self, waiting: Waiting, seconds: float) -> None:
         with self._changed:
             heapq.heappush(self._queue, (time.time() + seconds, next(self._numbers), waiting))
             self._changed.notify()
-            if not self._started:
-                self._started = True
-                for number in range(WORKERS):
-                    threading.Thread(target=self._work, name=f"async-invocations-{number}", daemon=True).start()
 
     def _work(self) -> None:
         while True:
@@ -66,7 +79,8 @@ class AsyncInvocations:
             try:
                 self._run(waiting)
             except Exception:
-                log.exception("an asynchronous invocation broke")
+                log.exception("an asynchronous invocation of %s broke", waiting.function)
+                self._store.delete(KIND, waiting.id)
 
     def _next(self) -> Waiting:
         with self._changed:
@@ -77,25 +91,35 @@ class AsyncInvocations:
                 self._changed.wait(wait)
 
     def _run(self, waiting: Waiting) -> None:
-        config = waiting.function.get("config") or waiting.function
-        _, _, _, region, account, _ = config["FunctionArn"].split(":", 5)
+        _, _, _, region, account, _ = waiting.function.split(":", 5)
         with request_scope(account, region):
-            result = lambda_svc._execute_function(waiting.function, waiting.event)
-            if result.get("throttle"):
-                waiting.throttled += 1
-            elif result.get("error"):
-                waiting.failed += 1
-            else:
+            function, config, name = lambda_svc._get_func_record_for_ref(waiting.function)
+            if not function or not config:
+                log.error("%s is gone; an event for it is dropped", name)
+                self._store.delete(KIND, waiting.id)
                 return
-            settings = _settings(waiting.function)
-            pause = self._pause(waiting, settings) / self._time_scale
-            age = (time.time() + pause - waiting.since) * self._time_scale
-            if waiting.failed <= settings["MaximumRetryAttempts"] and age <= settings["MaximumEventAgeInSeconds"]:
-                self._put(waiting, pause)
-            else:
-                _give_up(config, settings, waiting, result)
+            record = lambda_svc._execution_record_for_config(function, config)
+            result = lambda_svc._execute_function(record, waiting.event)
+            if not result.get("error") or not self._again(waiting, record, config, result):
+                self._store.delete(KIND, waiting.id)
 
-    def _pause(self, waiting: Waiting, settings: Params) -> float:
+    def _again(self, waiting: Waiting, record: Params, config: Params, result: Params) -> bool:
+        """Whether the event waits for another attempt; otherwise it was given up."""
+        if result.get("throttle"):
+            waiting.throttled += 1
+        else:
+            waiting.failed += 1
+        settings = _settings(record)
+        pause = self._pause(waiting) / self._time_scale
+        age = (time.time() + pause - waiting.since) * self._time_scale
+        if waiting.failed > settings["MaximumRetryAttempts"] or age > settings["MaximumEventAgeInSeconds"]:
+            _give_up(config, settings, waiting, result)
+            return False
+        self._put(waiting, pause)
+        return True
+
+    @staticmethod
+    def _pause(waiting: Waiting) -> float:
         if waiting.failed:
             return RETRY_SECONDS[min(waiting.failed, len(RETRY_SECONDS)) - 1]
         return min(THROTTLED_SECONDS * 2.0 ** min(waiting.throttled - 1, 20), LONGEST_THROTTLED_SECONDS)

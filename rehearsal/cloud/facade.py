@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ _CLIENT = Config(
     s3={"addressing_style": "path"},
 )
 
+CLIENTS = 64
+
 
 class EmbeddedCloud:
     """One embedded AWS in this process, with our services in it."""
@@ -51,7 +54,7 @@ class EmbeddedCloud:
         self.store = Store(state_dir / "rehearsal.sqlite")
         self.audit = AuditLog(state_dir)
         self.roles = roles.Roles(root, self.audit)
-        self._clients: dict[tuple[str, str, str], Any] = {}
+        self._clients: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
         self._making = threading.Lock()
         self._boto = boto3.session.Session()
         self._streams = LogStreams()
@@ -63,7 +66,8 @@ class EmbeddedCloud:
         provisioning.install({**lacking(self), **types}, self.emit)
         StateMachines(self.roles.assume, self.signed, self.roles.decide).install()
         Functions(self.roles).install()
-        AsyncInvocations(time_scale).install()
+        self._invocations = AsyncInvocations(self.store, time_scale)
+        self._invocations.install()
         ObjectEvents().install()
         Rules(self.client, self.roles, time_scale).install()
         self._alarms = Alarms(self.client, self.roles, self.emit, on_loop, time_scale)
@@ -81,6 +85,7 @@ class EmbeddedCloud:
         """Call once the endpoint answers, from a worker thread."""
         persistence.repair()
         self._files.start()
+        self._invocations.start()
         for service in self.services:
             service.start()
         self._alarms.start()
@@ -110,10 +115,14 @@ class EmbeddedCloud:
         return self.signed(service, who)
 
     def signed(self, service: str, who: Credentials) -> Any:
-        """The (shared, thread-safe) client of `service` that signs as `who`."""
+        """The (shared, thread-safe) client of `service` that signs as `who`.
+
+        The ones used last are kept: every execution has a session of its own, and each client has connections."""
         key = (service, who.access_key, who.region)
         with self._making:
-            if key not in self._clients:
+            if key in self._clients:
+                self._clients.move_to_end(key)
+            else:
                 self._clients[key] = self._boto.client(
                     service,
                     who.region,
@@ -123,6 +132,8 @@ class EmbeddedCloud:
                     aws_secret_access_key=who.secret_key,
                     aws_session_token=who.token,
                 )
+                while len(self._clients) > CLIENTS:
+                    self._clients.popitem(last=False)[1].close()  # whoever still has it just connects again
             return self._clients[key]
 
     def environment(self, role: str, by: str, *, region: str = "", session: str = "rehearsal") -> dict[str, str]:

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from ministack import app as ministack
 from ministack.core.responses import get_account_id, get_region, now_iso
 from ministack.services import stepfunctions
 
@@ -143,10 +144,9 @@ def _time_out_later(execution: Params) -> None:
     seconds = json.loads(machine.get("definition") or "{}").get("TimeoutSeconds")
     if not isinstance(seconds, int | float):
         return
-    context = contextvars.copy_context()
-    timer = threading.Timer(seconds, lambda: context.run(_time_out, execution))
-    timer.daemon = True
-    timer.start()
+    context, loop = contextvars.copy_context(), ministack._MAIN_LOOP
+    # On the event loop: a thread per execution would wait for hours after most of them have ended.
+    loop.call_soon_threadsafe(lambda: loop.call_later(seconds, context.run, _time_out, execution))
 
 
 def _time_out(execution: Params) -> None:

@@ -139,8 +139,7 @@ class Shell:
                 self._kill(process, STOPPED)
             if time.time() > self._deadline:
                 self._kill(process, TIMED_OUT)
-            ready, _, _ = select.select([self._answers], [], [], 0.1)
-            if ready:
+            if _readable(self._answers, 0.1):
                 answer = os.read(self._answers, 64)
                 return int(answer) if answer else process.wait()
             if process.poll() is not None:  # a background process may hold the other end open
@@ -164,8 +163,15 @@ class Shell:
         assert self._process.stdout is not None
         for _ in range(50):
             time.sleep(0.002)
-            if not select.select([self._process.stdout], [], [], 0)[0]:
+            if not _readable(self._process.stdout.fileno(), 0):
                 return
+
+
+def _readable(descriptor: int, seconds: float) -> bool:
+    """Unlike select, poll takes descriptors above 1023."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
 
 
 def _pipe() -> tuple[int, int]:

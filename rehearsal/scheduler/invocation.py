@@ -97,9 +97,11 @@ def give_up(cloud: Cloud, invocation: Params, failure: Failed) -> None:
         told["EXHAUSTED_RETRY_CONDITION"] = _exhausted(invocation)
     attributes = {name: {"DataType": "String", "StringValue": value} for name, value in told.items()}
     try:
-        queues = _client(cloud, "sqs", invocation)
-        url = queues.get_queue_url(QueueName=queue.rpartition(":")[2], QueueOwnerAWSAccountId=queue.split(":")[4])
-        queues.send_message(QueueUrl=url["QueueUrl"], MessageBody=_input(invocation), MessageAttributes=attributes)
+        _, _, _, region, account, name = queue.split(":")
+        url = cloud.client("sqs", account=account, region=region).get_queue_url(QueueName=name)["QueueUrl"]
+        _client(cloud, "sqs", invocation).send_message(
+            QueueUrl=url, MessageBody=_input(invocation), MessageAttributes=attributes
+        )
     except (ClientError, BotoCoreError, ServiceError) as error:
         log.error("schedule %s could not write to its dead-letter queue: %s", invocation["schedule"], error)
 

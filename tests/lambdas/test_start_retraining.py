@@ -299,6 +299,14 @@ def test_a_trigger_while_a_retraining_runs_waits_its_turn(world: World) -> None:
     assert world.invoke(push_event())[0]["decision"] == "start"
 
 
+@pytest.mark.parametrize("event", [alarm_event(), push_event()])
+def test_a_trigger_while_a_release_runs_is_no_business_of_the_release(world: World, event: Params) -> None:
+    """The pipeline's execution is over when the version is registered; releases queue up behind their reconciler."""
+    world.deploy("flight_delay", cool_down_hours=0)
+    world.ran(MINUTE, status="Succeeded", commit=OLD)
+    assert world.invoke(event)[0]["decision"] == "start"
+
+
 @pytest.mark.parametrize("code", ["ThrottlingException", "ConcurrentPipelineExecutionsLimitExceededException"])
 def test_a_start_that_codepipeline_has_no_room_for_comes_again(world: World, code: str) -> None:
     world.refuse["StartPipelineExecution"] = [code]

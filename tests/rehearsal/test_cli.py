@@ -235,7 +235,7 @@ def test_status_of_a_model_that_was_never_pushed(verb: Verb, deployed: Running) 
 
 @pytest.mark.parametrize("arguments", [
     ("load", "flight"), ("invoke", "flight"), ("approve", "flight", "1"), ("reject", "flight", "1"),
-    ("wait", "--model", "flight"),
+    ("wait", "--model", "flight"), ("retrain", "flight"),
 ])  # fmt: skip
 def test_an_unknown_model_names_the_models(verb: Verb, deployed: Running, empty: Path, arguments: Any) -> None:
     verb(*arguments, "--state-dir", deployed.state_dir).explains("no deployed model is called 'flight'", MODEL)
@@ -330,3 +330,12 @@ def test_the_process_itself_ends_with_one_line_and_the_code(tmp_path: Path) -> N
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("rehearsal: nothing runs on")
     assert len(done.stderr.splitlines()) == 1
+
+
+# -- replay -------------------------------------------------------------------------------------------
+
+
+def test_a_replay_that_makes_no_sense_starts_nothing(verb: Verb, tmp_path: Path) -> None:
+    place = ("--state-dir", tmp_path / "s")
+    verb("replay", MODEL, "--from", "spring", "--to", "2013-05-01", *place).explains("--from", "'spring'", "YYYY-MM-DD")
+    assert not (tmp_path / "s").exists()

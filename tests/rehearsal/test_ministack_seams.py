@@ -61,6 +61,8 @@ CALLED = {
     "services.lambda_svc": [
         "invoke_async_with_retry(func, event)",
         "_execute_function(func, event)",
+        "_get_func_record_for_ref(function_ref)",
+        "_execution_record_for_config(func, config)",
         "_route_async_failure(target_arn, func_name, event, result)",
     ],
     "services.eventbridge": [

@@ -16,6 +16,7 @@ from botocore.exceptions import ClientError
 
 from rehearsal import audit, server
 from rehearsal.scheduler.expression import InvalidExpression, first_time, next_time
+from rehearsal.scheduler.invocation import retry_at
 from rehearsal.server import Running
 from tests.rehearsal.conftest import make_role, running
 
@@ -151,7 +152,7 @@ def test_what_can_not_be_invoked_goes_to_the_dead_letter_queue(cloud: Running) -
         "missed",
         PRINCIPAL,
         {"Action": "lambda:InvokeFunction", "Resource": function},
-        {"Action": ["sqs:SendMessage", "sqs:GetQueueUrl"], "Resource": queue},
+        {"Action": "sqs:SendMessage", "Resource": queue},
     )
     arn = create(
         cloud,
@@ -182,6 +183,24 @@ def test_a_role_that_may_not_is_refused_and_audited(cloud: Running, trusted: str
 
     assert [entry["action"] for entry in eventually(seen)] == [denied]
     assert inputs(cloud, arn) == []
+
+
+@pytest.mark.parametrize(("group", "reached"), [("trusted-group", True), ("default", False)])
+def test_a_trust_policy_can_name_the_group_of_the_schedules(cloud: Running, group: str, reached: bool) -> None:
+    scheduler, goal = cloud.client("scheduler"), target(cloud, f"of-{group}")
+    if group != "default":
+        scheduler.create_schedule_group(Name=group)
+    source = {
+        "StringEquals": {"aws:SourceAccount": ACCOUNT},
+        "ArnEquals": {"aws:SourceArn": f"arn:aws:scheduler:us-east-1:{ACCOUNT}:schedule-group/trusted-group"},
+    }
+    allowed = {"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"Service": PRINCIPAL}, "Condition": source}
+    cloud.client("iam").update_assume_role_policy(
+        RoleName=f"of-{group}-caller", PolicyDocument=json.dumps({"Statement": [allowed]})
+    )
+    create(cloud, f"of-{group}", at(30), goal, GroupName=group, ActionAfterCompletion="DELETE")
+    assert eventually(lambda: not scheduler.list_schedules(NamePrefix=f"of-{group}")["Schedules"])
+    assert bool(eventually(lambda: inputs(cloud, goal["Arn"]), 2)) == reached
 
 
 def test_creating_takes_permission_on_the_schedule_and_on_passing_the_role(cloud: Running) -> None:
@@ -373,3 +392,22 @@ def test_a_year_that_is_over_is_never_due() -> None:
 def test_an_expression_that_is_none_says_so(expression: str) -> None:
     with pytest.raises(InvalidExpression, match="Invalid Schedule Expression"):
         first_time(expression, "UTC", 0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "age", "policy", "wait"),
+    [
+        (1, 0, {}, 0.5),
+        (4, 0, {}, 4.0),
+        (30, 0, {}, 450.0),  # a quarter of an hour at most
+        (186, 0, {}, None),
+        (3, 0, {"MaximumRetryAttempts": 2}, None),
+        (1, 60, {"MaximumEventAgeInSeconds": 100}, None),  # 120 s have passed at time scale 2
+    ],
+)
+def test_what_failed_is_tried_again_as_the_retry_policy_says(
+    attempts: int, age: float, policy: dict[str, int], wait: float | None
+) -> None:
+    invocation = {"target": {"RetryPolicy": policy}, "attempts": attempts, "began": 1000.0 - age}
+    again = retry_at(invocation, 1000.0, 2.0)
+    assert (again is None and wait is None) or again == pytest.approx(1000.0 + (wait or 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import uuid
@@ -20,6 +21,7 @@ from botocore.exceptions import ClientError
 from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.fleet import PROCESS
 from rehearsal.sagemaker.runtime import SageMakerRuntime
+from tests.conftest import ROOT
 from tests.rehearsal.loopback import Loopback, serve
 from tests.rehearsal.serving import BUCKET, DOUBLES, configure, packed, same_python, settled, shadowed, until
 
@@ -98,6 +100,14 @@ def captured(cloud: Loopback, pair: str, variant: str) -> list[dict[str, Any]]:
     return [json.loads(line)["captureData"] for body in bodies for line in body.splitlines()]
 
 
+def download(cloud: Loopback, prefix: str, folder: Path) -> None:
+    s3 = cloud.client("s3")
+    for found in s3.list_objects_v2(Bucket=BUCKET, Prefix=prefix)["Contents"]:
+        file = folder / found["Key"].removeprefix(prefix)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(s3.get_object(Bucket=BUCKET, Key=found["Key"])["Body"].read())
+
+
 def pairs(records: list[dict[str, Any]]) -> Counter[tuple[float, float]]:
     return Counter(
         (json.loads(r["endpointInput"]["data"])[0], json.loads(r["endpointOutput"]["data"])[0]) for r in records
@@ -113,6 +123,31 @@ def test_every_request_is_answered_by_production_and_copied_to_the_shadow(cloud:
     until(lambda: measured(cloud, pair, "Invocations", "Shadow") == REQUESTS)
     assert measured(cloud, pair, "Invocations", "AllTraffic") == REQUESTS
     assert measured(cloud, pair, "Invocation5XXErrors", "Shadow") == 0
+
+
+def test_what_was_captured_is_compared_request_by_request(cloud: Loopback, pair: str, tmp_path: Path) -> None:
+    """With the very code that the processing job runs, on the files that the endpoint wrote."""
+    sys.path.insert(0, str(ROOT / "contract" / "entry"))  # as in the unpacked bundle
+    import pushline_shadow  # type: ignore[import-not-found]
+
+    url = live(cloud, pair, capture=CAPTURE)
+    load(url)
+    until(lambda: len(captured(cloud, pair, "Shadow")) == len(captured(cloud, pair, "AllTraffic")) == REQUESTS)
+    for variant, folder in (("AllTraffic", "production"), ("Shadow", "shadow")):
+        download(cloud, f"captured/{pair}/{variant}/", tmp_path / folder)
+    given = {"production": tmp_path / "production", "shadow": tmp_path / "shadow", "output": tmp_path / "output",
+             "measured": '{"shadow": {"requests": 200, "errors": 1, "p99_ms": 7.5}}'}  # fmt: skip
+    pushline_shadow.main([f"--{name}={value}" for name, value in given.items()])
+    report = json.loads((tmp_path / "output" / "report.json").read_text())
+    assert report["requests"] == {"production": REQUESTS, "shadow": REQUESTS, "compared": REQUESTS,
+                                  "differing": REQUESTS * 9 // 10, "other_shape": 0}  # fmt: skip
+    assert report["answers"]["largest_difference"] == 9, "27 instead of 18"
+    assert report["answers"]["mean"] == {"production": 9, "shadow": 13.5}
+    assert report["metrics"] == {"ShadowRequestsCompared": REQUESTS, "ShadowAnswersDifferentPercent": 90,
+                                 "ShadowLargestDifference": 9}  # fmt: skip
+    assert "90.0 % of the answers differ, by 4.5 on average and 9 at most" in report["summary"]
+    assert "shadow: 200 requests, 1 failed, p99 7.5 ms" in report["summary"]
+    assert (tmp_path / "output" / "answers.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_shadow_that_answers_500_fails_no_request(cloud: Loopback, pair: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -200,3 +201,19 @@ def test_services_have_the_names_of_the_java_sdk() -> None:
     assert {name: sdk_calls.prefix(sdk_calls.botocore_name(name)) for name in names} == names
     with pytest.raises(TaskFailed, match="no AWS service is called sagemaker-runtime"):
         sdk_calls.botocore_name("sagemaker-runtime")
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counted where the system shows it")
+def test_executions_that_have_ended_leave_neither_threads_nor_connections(machines: Machines) -> None:
+    """Each has a session of its own, thus clients of its own, and a time limit hours away."""
+    put = {"Put": task("aws-sdk:s3:putObject", {"Bucket": "data", "Key": "k", "Body": "x"})}
+    machine = machines.make(put, S3_ALL, TimeoutSeconds=3600)
+    process = Path(f"/proc/{machines.cloud.pid}")
+
+    def held() -> int:
+        return len(list((process / "task").iterdir())) + len(list((process / "fd").iterdir()))
+
+    before = held()
+    for execution in [machines.start(machine) for _ in range(90)]:
+        assert machines.finish(execution)["status"] == "SUCCEEDED"
+    assert held() - before < 180  # else 90 threads, and two ends of 90 connections

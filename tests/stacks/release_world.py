@@ -16,10 +16,13 @@ from stacks.deployment import Deployment
 from stacks.release_workflow import release_workflow
 from tests.stacks.state_machine import Execution, TaskFailed, run
 
-FILLED = {"UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people"}
+FILLED = {"UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people",
+          "ComparisonRole": "arn:aws:iam::000000000000:role/comparison", "Traffic": "traffic",
+          "Key": "arn:aws:kms:us-east-1:000000000000:key/1"}  # fmt: skip
 BOTOCORE_NAMES = {"sagemakerruntime": "sagemaker-runtime"}
 NO_MODEL = {"Image": "none", "ModelDataUrl": "", "ModelPackageArn": "", "InstanceType": "ml.m6i.large",
-            "MinimumInstances": "1", "MaximumInstances": "1", "Autoscaling": "off"}  # fmt: skip
+            "MinimumInstances": "1", "MaximumInstances": "1", "Autoscaling": "off", "ShadowImage": "none",
+            "ShadowModelDataUrl": "", "ShadowModelPackageArn": "", "Rollout": "as_asked"}  # fmt: skip
 ENDPOINT = "arn:aws:sagemaker:us-east-1:000000000000:endpoint/flight-delay"
 SAMPLE = "s3://artifacts/bundles/flight-delay/ab12/sample_request.csv"
 ANSWER = "s3://artifacts/evaluation/flight-delay/run/sample_answer.json"
@@ -54,6 +57,10 @@ class World:
     page_size: int = 100
     updates: list[dict[str, str]] = field(default_factory=list)
     told: list[dict[str, str]] = field(default_factory=list)
+    captured: tuple[str, ...] = ("AllTraffic", "Shadow")
+    """The variants of which there are captured answers."""
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
     interrupt: dict[str, Callable[[], Any]] = field(default_factory=dict)
     """Run once, before the named operation is answered; what it raises is the answer."""
 
@@ -74,7 +81,7 @@ class World:
                     "serving_maximum_instances": "4", "approval": "automatic", "sample_request": SAMPLE,
                     "sample_answer": ANSWER, "evaluation": "s3://artifacts/evaluation/flight-delay/run/",
                     "metric": "auc", "challenger": "0.71", "champion": "0.70", "commit": "1a2b",
-                    "lineage": "s3://lineage"}  # fmt: skip
+                    "trigger": "drift", "reason": "it drifts", "lineage": "s3://lineage"}  # fmt: skip
         container = {"Image": f"683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:{version}",
                      "ModelDataUrl": f"s3://artifacts/training/flight-delay/{version}/output/model.tar.gz"}  # fmt: skip
         self.packages[version] = {
@@ -93,7 +100,8 @@ class World:
         values = package["InferenceSpecification"]["Containers"][0] | {
             "ModelPackageArn": package_arn(version), "InstanceType": facts["serving_instance_type"],
             "MinimumInstances": str(fixed or fewest), "MaximumInstances": most,
-            "Autoscaling": "off" if fewest == most else "on"}  # fmt: skip
+            "Autoscaling": "off" if fewest == most else "on", "ShadowImage": "none", "ShadowModelDataUrl": "",
+            "ShadowModelPackageArn": "", "Rollout": "as_asked"}  # fmt: skip
         return {name: values[name] for name in self.deployment.parameters}
 
     def live(self, version: int) -> None:
@@ -122,7 +130,9 @@ class World:
         return run(definition, {"an event": "of any content"}, calls)
 
     def _call(self, resource: str, arguments: dict[str, Any]) -> Any:
-        service, operation = resource.removeprefix("arn:aws:states:::").removeprefix("aws-sdk:").split(":")
+        service, operation = (
+            resource.removeprefix("arn:aws:states:::").removeprefix("aws-sdk:").removesuffix(".sync").split(":")
+        )
         name = operation[0].upper() + operation[1:]
         shape = _SESSION.get_service_model(BOTOCORE_NAMES.get(service, service)).operation_model(name).input_shape
         report = ParamValidator().validate(arguments, shape)
@@ -147,8 +157,9 @@ class World:
         return self.packages[_version(query["ModelPackageName"])]
 
     def _update_model_package(self, change: dict[str, Any]) -> dict[str, Any]:
-        assert not set("\n\r\t") & set(change["ApprovalDescription"])
-        assert len(change["ApprovalDescription"]) <= 1024
+        said = change.get("ApprovalDescription") or change["ModelLifeCycle"]["StageDescription"]
+        assert not set("\n\r\t") & set(said)
+        assert len(said) <= 1024
         self.packages[_version(change["ModelPackageArn"])] |= change
         return {}
 
@@ -167,7 +178,7 @@ class World:
             raise TaskFailed("CloudFormation.CloudFormationException", "No updates are to be performed.")
         self.updates.append(target)
         version = _version(target["ModelPackageArn"])
-        if version in self.broken:
+        if {version, _version(target.get("ShadowModelPackageArn", ""))} & self.broken:
             self.stack_status = "UPDATE_ROLLBACK_COMPLETE"
             return {}
         self.parameters, self.stack_status = target, "UPDATE_COMPLETE"
@@ -195,7 +206,10 @@ class World:
                 **failure}  # fmt: skip
 
     def _describe_endpoint_config(self, query: dict[str, Any]) -> dict[str, Any]:
-        return {"ProductionVariants": [{"ModelName": self.configs[query["EndpointConfigName"]]}]}
+        shadowed = self.endpoint and self.endpoint.get("ShadowModelDataUrl")
+        return {"ProductionVariants": [{"ModelName": self.configs[query["EndpointConfigName"]]}],
+                "CreationTime": "2013-03-01T05:12:00.000Z",
+                **({"ShadowProductionVariants": [{"ModelName": "shadow"}]} if shadowed else {})}  # fmt: skip
 
     def _list_endpoint_configs(self, query: dict[str, Any]) -> dict[str, Any]:
         return {"EndpointConfigs": [{"EndpointConfigName": name, "CreationTime": self._made(name)}
@@ -233,7 +247,36 @@ class World:
         variables = {"MODEL_PACKAGE_ARN": self.endpoint["ModelPackageArn"]}
         return {"PrimaryContainer": {**container, "Environment": variables}}
 
+    def _get_metric_data(self, query: dict[str, Any]) -> dict[str, Any]:
+        assert query["StartTime"] == "2013-03-01T05:00:00Z"
+        values = {"requests": [30.0, 12.0], "errors": [0.0], "p99": [4000.0, 5500.0]}
+        return {"MetricDataResults": [{"Id": each["Id"], "Values": values[each["Id"].split("_")[1]]}
+                                      for each in query["MetricDataQueries"]]}  # fmt: skip
+
+    def _list_objects_v2(self, query: dict[str, Any]) -> dict[str, Any]:
+        place = f"capture/{self.deployment.place}/{self.deployment.endpoint}/"
+        variant, _, day = query["Prefix"].removeprefix(place).partition("/")
+        return {"KeyCount": int(variant in self.captured and day == "2013/03/01/")}
+
+    def _create_processing_job(self, job: dict[str, Any]) -> dict[str, Any]:
+        if job["ProcessingJobName"] in [known["ProcessingJobName"] for known in self.jobs]:
+            raise TaskFailed("SageMaker.ResourceInUseException", "Job name must be unique: it already exists")
+        self.jobs.append(job)
+        return {}
+
+    def _put_metric_data(self, data: dict[str, Any]) -> dict[str, Any]:
+        assert data["Namespace"] == "Pushline"
+        self.metrics += data["MetricData"]
+        return {}
+
     def _get_object(self, query: dict[str, Any]) -> dict[str, Any]:
+        if query["Bucket"] == "traffic":
+            assert query["Key"].endswith("/report.json")
+            return {
+                "Body": json.dumps(
+                    {"summary": "3.0 % of the answers differ", "metrics": {"ShadowRequestsCompared": 42}}
+                )
+            }
         return {"Body": {SAMPLE: "1,2,3\n", ANSWER: self.recorded}[f"s3://{query['Bucket']}/{query['Key']}"]}
 
     def _invoke_endpoint(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -749,6 +749,7 @@ def test_the_question_says_where_to_look_and_how_to_decide_on_both_sides(staging
 
     message = staging.told[0]["Message"]
     for told in ("s3://artifacts/evaluation/flight-delay/run/", "endpoint flight-delay-staging",
+                 "Retrained by drift: it drifts",
                  "./pushline approve flight_delay 3", "./pushline reject flight_delay 3",
                  f"--model-package-arn {package_arn(3)} --model-approval-status Approved",
                  f"--model-package-arn {package_arn(3)} --model-approval-status Rejected",

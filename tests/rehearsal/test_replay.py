@@ -1,0 +1,273 @@
+"""A replay judges before data lands, goes on where it was killed, and measures real answers of real endpoints."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rehearsal.replay import frozen, report, rows, story
+from rehearsal.replay.answers import Answers, ask, measure
+from rehearsal.replay.journal import Journal, Record
+from rehearsal.replay.plan import Plan, Refused, Step, plan
+from rehearsal.replay.rows import Labelled, labelled, read_folder, write_raw
+from rehearsal.sagemaker import SageMaker
+from tests.rehearsal.loopback import Loopback, serve
+from tests.rehearsal.serving import BUCKET, configure, packed, same_python
+
+QUIET = Console(quiet=True)
+THREE = plan("doubles", "2024-01-08", "2024-01-30", "7d")
+
+
+# -- the time -------------------------------------------------------------------------------------------
+
+
+def test_a_plan_has_whole_steps_and_the_first_model_has_what_was_before() -> None:
+    assert [(step.number, f"{step.since}", f"{step.through}", step.days) for step in THREE.steps()] == [
+        (1, "2024-01-08", "2024-01-14", 7),
+        (2, "2024-01-15", "2024-01-21", 7),
+        (3, "2024-01-22", "2024-01-28", 7),
+    ]
+    assert THREE.eve == dt.date(2024, 1, 7)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "step", "told"),
+    [
+        ("tomorrow", "2024-13-01", "0d", ("--from", "--to", "--step")),
+        ("2024-01-01", "2024-01-05", "1w", ("no whole step of 7 days",)),
+    ],
+)
+def test_a_plan_that_makes_no_sense_names_all_that_is_wrong(
+    first: str, last: str, step: str, told: tuple[str, ...]
+) -> None:
+    with pytest.raises(Refused) as refused:
+        plan("m", first, last, step)
+    assert all(word in str(refused.value) for word in told)
+
+
+# -- the story ------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing catches it."""
+
+
+class Script:
+    """A world that writes down in which order it was used, and can end at any call."""
+
+    metric, maximize = "mae", False
+
+    def __init__(self, dies_at: str = "") -> None:
+        self.did: list[str] = []
+        self._dies_at, self._version = dies_at, 1
+
+    def champion(self) -> Record:
+        return self._do("champion", {"version": "1"})
+
+    def rows(self, step: Step) -> Labelled:
+        return self._do(f"rows {step.number}", Labelled([{"x": 1}, {"x": 2}], [1.0, 2.0]))
+
+    def live(self, rows: Labelled) -> Answers:
+        return self._do("live", Answers([1.0, 2.0], {str(self._version): 2}))
+
+    def frozen(self, first: Record, rows: Labelled) -> Answers:
+        return self._do("frozen", Answers([2.0, 3.0], {first["version"]: 2}))
+
+    def land(self, step: Step) -> Record:
+        run = {"trigger": "data", "status": "Succeeded", "execution": "e", "stage": None, "reason": None}
+        found = {"objects": 7, "retrainings": [run], "versions": [], "live_after": str(step.number + 1)}
+        return self._do(f"land {step.number}", found)
+
+    def _do(self, what: str, result: Any) -> Any:
+        if what == self._dies_at:
+            raise Killed
+        self.did.append(what)
+        return result
+
+
+def told(path: Path, world: Script, which: Plan = THREE) -> Record:
+    journal = Journal(path, which)
+    story.tell(which, journal, world, QUIET)
+    return story.told(which, journal, world)
+
+
+def test_a_steps_data_lands_only_after_its_requests_were_answered(tmp_path: Path) -> None:
+    world = Script()
+    told(tmp_path / "j.json", world)
+    assert world.did == ["champion", *(w for n in "123" for w in (f"rows {n}", "live", "frozen", f"land {n}"))]
+
+
+@pytest.mark.parametrize(
+    ("dies_at", "then"),
+    [
+        ("champion", ["champion", "rows 1", "live", "frozen", "land 1"]),
+        ("rows 2", ["rows 2", "live", "frozen", "land 2"]),
+        # Its data may be in the lake already: what was answered before stands, and is not asked again.
+        ("land 2", ["land 2", "rows 3", "live", "frozen"]),
+    ],
+)
+def test_killed_and_started_again_it_goes_on_and_comes_to_the_same_report(
+    tmp_path: Path, dies_at: str, then: list[str]
+) -> None:
+    with pytest.raises(Killed):
+        told(tmp_path / "j.json", Script(dies_at))
+    again = Script()
+    document = told(tmp_path / "j.json", again)
+    assert again.did[: len(then)] == then
+    straight = told(tmp_path / "straight.json", Script())
+    assert _timeless(document) == _timeless(straight)
+    assert document["worth"]["mean_gain"] == pytest.approx(1.0)
+
+
+def test_a_finished_replay_can_be_taken_further_and_no_other_takes_its_place(tmp_path: Path) -> None:
+    told(tmp_path / "j.json", Script())
+    further = Script()
+    told(tmp_path / "j.json", further, plan("doubles", "2024-01-08", "2024-02-04", "1w"))
+    assert further.did == ["rows 4", "live", "frozen", "land 4"]
+    with pytest.raises(Refused, match="holds a replay with from 2024-01-08"):
+        Journal(tmp_path / "j.json", plan("doubles", "2024-01-09", "2024-02-04", "1w"))
+
+
+def test_the_report_is_a_table_a_plot_and_a_sentence(tmp_path: Path) -> None:
+    document = told(tmp_path / "j.json", Script())
+    report.draw(document, tmp_path / "plots" / "doubles.png")
+    assert (tmp_path / "plots" / "doubles.png").read_bytes().startswith(b"\x89PNG")
+    assert report.table(document).row_count == 3
+    assert "+1.0000; better in 3 and worse in 0 of 3 steps" in report.summary(document)
+    assert json.loads(json.dumps(document))["schema"] == 1
+
+
+def _timeless(document: Record) -> Record:
+    return {**document, "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in document["steps"]]}
+
+
+# -- requests -------------------------------------------------------------------------------------------
+
+FEATURES = """
+import json, os, sys
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet as pq
+from awsglue.utils import getResolvedOptions
+given = getResolvedOptions(sys.argv, ["raw", "output", "as_of", "holdout_days"])
+days = sorted(p.name.removeprefix("dt=") for p in Path(given["raw"]).glob("dt=*"))
+assert days[-1] == given["as_of"], days
+rows = [json.loads((Path(given["raw"]) / f"dt={d}" / "x.json").read_text()) for d in days[-int(given["holdout_days"]):]]
+out = Path(given["output"]) / "holdout"
+out.mkdir(parents=True)
+pq.write_table(pa.Table.from_pylist([{**row, "secret": 1} for row in rows]), out / "part.parquet")
+"""
+SAMPLE_DATA = """
+import argparse, datetime as dt, json
+from pathlib import Path
+parser = argparse.ArgumentParser()
+parser.add_argument("--output", type=Path)
+parser.add_argument("--through", type=dt.date.fromisoformat)
+given = parser.parse_args()
+day = dt.date(2024, 1, 1)
+while day <= given.through:
+    (given.output / f"dt={day}").mkdir(parents=True)
+    value = None if day.day == 10 else float(day.day)
+    (given.output / f"dt={day}" / "x.json").write_text(json.dumps({"day": str(day), "x": value, "y": 2.0 * day.day}))
+    day += dt.timedelta(days=1)
+"""
+MODEL = """
+features: {arguments: {holdout_days: 3}}
+evaluation: {metric: mae, goal: minimize, label: y}
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "repository" / "model_code" / "doubles"
+    (folder / "tests").mkdir(parents=True)
+    for name, content in (("features.py", FEATURES), ("sample_data.py", SAMPLE_DATA), ("model.yaml", MODEL)):
+        (folder / name).write_text(content)
+    (folder / "tests" / "sample_request.json").write_text('[{"day": "2024-01-01", "x": 1.5}]')
+    return tmp_path / "repository"
+
+
+def test_requests_are_what_the_models_features_hold_out_of_what_had_landed(repository: Path, tmp_path: Path) -> None:
+    folder = read_folder(repository, "doubles")
+    write_raw(folder, tmp_path / "raw", dt.date(2024, 1, 31))
+    step = Step(1, dt.date(2024, 1, 8), dt.date(2024, 1, 11))
+    found = labelled(folder, tmp_path / "raw", step, tmp_path / "work")
+    assert found.requests == [
+        {"day": "2024-01-08", "x": 8.0},
+        {"day": "2024-01-09", "x": 9.0},
+        {"day": "2024-01-10", "x": None},
+        {"day": "2024-01-11", "x": 11.0},
+    ]
+    assert found.labels == [16.0, 18.0, 20.0, 22.0]
+
+
+def test_a_model_without_a_sample_request_of_named_fields_is_refused(repository: Path) -> None:
+    (repository / "model_code" / "doubles" / "tests" / "sample_request.json").write_text("[[1, 2]]")
+    with pytest.raises(Refused, match="sample_request"):
+        read_folder(repository, "doubles")
+    with pytest.raises(Refused, match=r"no model\.yaml"):
+        read_folder(repository, "other")
+
+
+def test_features_that_fail_say_why(repository: Path, tmp_path: Path) -> None:
+    (repository / "model_code" / "doubles" / "features.py").write_text("raise SystemExit('no wind today')")
+    folder = read_folder(repository, "doubles")
+    write_raw(folder, tmp_path / "raw", dt.date(2024, 1, 3))
+    with pytest.raises(Refused, match="no wind today"):
+        labelled(folder, tmp_path / "raw", Step(1, dt.date(2024, 1, 2), dt.date(2024, 1, 3)), tmp_path / "work")
+
+
+# -- answers --------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import json, os
+def model_fn(model_dir):
+    return float(open(os.path.join(model_dir, "factor.txt")).read())
+def input_fn(body, content_type):
+    return [row["x"] for row in json.loads(body)]
+def predict_fn(data, model):
+    return [model * value for value in data]
+def output_fn(prediction, accept):
+    return json.dumps({"predictions": prediction}), "application/json"
+"""
+PACKAGE = "arn:aws:sagemaker:us-east-1:000000000000:model-package/doubles/"
+
+
+@pytest.fixture
+def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]:
+    same_python(monkeypatch)
+    with serve(SageMaker, tmp_path=tmp_path) as running:
+        yield running
+
+
+def test_the_frozen_champion_goes_on_answering_when_another_version_is_live(cloud: Loopback) -> None:
+    sagemaker = cloud.client("sagemaker")
+    configure(cloud, "one", packed(2, SCRIPT), package=f"{PACKAGE}1")
+    sagemaker.create_endpoint(EndpointName="doubles-production", EndpointConfigName="one")
+    sagemaker.get_waiter("endpoint_in_service").wait(EndpointName="doubles-production", WaiterConfig={"Delay": 1})
+    first = frozen.champion(cloud.client, "doubles-production")
+    assert (first["version"], first["container"]["ModelDataUrl"]) == ("1", f"s3://{BUCKET}/one/model.tar.gz")
+    url = frozen.serve(cloud.client, "doubles-frozen", first)
+    assert frozen.serve(cloud.client, "doubles-frozen", first) == url  # after a restart it is there already
+    requests = [{"x": float(number)} for number in range(150)]
+    still = ask(url, requests)
+    assert still == Answers([2.0 * row["x"] for row in requests], {"1": 150})
+    assert measure("mae", [2.0 * row["x"] + 1 for row in requests], still) == pytest.approx(1.0)
+    with pytest.raises(Refused, match="refused a request"):
+        ask(url, [{"z": 1}])
+    frozen.remove(cloud.client, "doubles-frozen")
+    sagemaker.get_waiter("endpoint_deleted").wait(EndpointName="doubles-frozen", WaiterConfig={"Delay": 1})
+    assert [e["EndpointName"] for e in sagemaker.list_endpoints()["Endpoints"]] == ["doubles-production"]
+
+
+def test_a_metric_without_a_value_is_refused_and_not_made_up() -> None:
+    with pytest.raises(Refused, match="auc"):
+        measure("auc", [1.0, 1.0], Answers([0.1, 0.9], {"1": 2}))
+    with pytest.raises(Refused, match="can't measure 'my_score'"):
+        story.check_metric("my_score")
+    assert rows.HOLDOUT_DAYS == "holdout_days"
