@@ -9,19 +9,33 @@ import pytest
 
 from tests.conftest import Assembly, python
 
+CONNECTION = "arn:aws:codeconnections:eu-west-1:111122223333:connection/01234567-89ab-cdef-0123-456789abcdef"
 OTHER_SETTINGS = {
-    "bounded": {"permissions_boundary": "teams/pushline-boundary"},
+    "bounded": {"permissions_boundary": "teams/pushline-boundary", "source": {"type": "s3"}},
+    "connected": {"source": {"type": "connection", "repository": "acme/models", "connection_arn": CONNECTION}},
 }
 """What differs in platform.yaml, by the folder of the assembly."""
 SYNTHESIZE = """
-import os, pathlib, app
+import json, os, pathlib
+from stacks import acknowledgements
+made = []
+remember = acknowledgements.Checks.__init__
+def __init__(self, app):
+    made.append(self)
+    remember(self, app)
+acknowledgements.Checks.__init__ = __init__
+import app
 shipped, target = app.load_settings(), pathlib.Path(os.environ["CDK_OUTDIR"])
 for name, changes in {settings}.items():
     changed = type(shipped).model_validate({{**shipped.model_dump(), **changes}})
     app.load_settings = lambda changed=changed: changed
     os.environ["CDK_OUTDIR"] = str(target / name)
     app.main()
+used = [row.construct + row.finding for row in acknowledgements.TABLE if any(row in each.used for each in made)]
+(target / "used.json").write_text(json.dumps(used))
 """
+USED = "used.json"
+"""Beside the assemblies: the rows of the table of acknowledgements that had a finding."""
 
 
 @pytest.fixture(scope="session")
