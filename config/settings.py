@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from config.budgets import Budgets
 from config.document import Invalid, Problem, read, validated
 from config.environments import Environment, Environments
+from config.network import Networks
 from config.section import Section
 from config.source import CodeCommitSource, Source
 
@@ -151,6 +153,8 @@ class Settings(Section):
     retraining: Retraining = Retraining()
     destroy_data: bool = False
     permissions_boundary: PermissionsBoundary | None = None
+    network: Networks = Networks()
+    budgets: Budgets = Budgets()
     notifications: Notifications = Notifications()
 
     @property

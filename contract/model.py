@@ -40,6 +40,8 @@ LONGEST_ROLLOUT_MINUTES = 6 * 60
 NOT_FOR = {
     "instance": frozenset({"serverless"}), "async": frozenset({"serverless", "shadow"}),
     "serverless": frozenset({"instance_type", "instances", "rollout", "scaling", "capture_percent", "shadow"}),
+    "none": frozenset({"instance_type", "instances", "rollout", "scaling", "capture_percent", "serverless", "alarms",
+                       "shadow"}),
 }  # fmt: skip
 """Keys of `serving` that a kind of endpoint has no use for (serverless: SageMaker neither shifts nor captures)."""
 
@@ -251,9 +253,11 @@ class Alarms(Section):
 
 
 class Scaling(Section):
-    """When production grows and shrinks between `instances.minimum` and `instances.maximum`."""
+    """When production grows and shrinks between `instances.minimum` and `instances.maximum`: by each instance's
+    invocations, an asynchronous endpoint by the requests that wait for each instance."""
 
     invocations_per_minute: Annotated[int, Field(ge=1)] = 1000
+    backlog_per_instance: Annotated[int, Field(ge=1)] = 5
     grow_after_seconds: Annotated[int, Field(ge=0, le=3600)] = 60
     shrink_after_seconds: Annotated[int, Field(ge=0, le=3600)] = 300
 
@@ -269,7 +273,8 @@ class Serving(Section):
     """The endpoint (staging: one instance)."""
 
     script: Script = "inference.py"
-    endpoint: Literal["instance", "serverless", "async"] = "instance"
+    endpoint: Literal["instance", "serverless", "async", "none"] = "instance"
+    """`none` costs nothing while idle: versions are registered and approved, for batch alone."""
     instance_type: InstanceType = "ml.m6i.large"
     instances: Instances = Instances()
     rollout: Rollout = Rollout()
@@ -288,20 +293,16 @@ class Serving(Section):
         return self
 
     @model_validator(mode="after")
-    def _gradual_needs_two(self) -> Serving:
-        if self.rollout.gradual and self.instances.minimum < 2:
-            raise ValueError(
-                f"found a {self.rollout.type} rollout with instances.minimum {self.instances.minimum}; "
-                "allowed: at least 2, so that at most half of the fleet changes in the first step"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _fits_the_endpoint(self) -> Serving:
         foreign = sorted(self.model_fields_set & NOT_FOR[self.endpoint])
         if foreign:
             raise ValueError(f"found {', '.join(foreign)} with endpoint: {self.endpoint}, which knows no such thing; "
                              f"allowed: leave {'it' if len(foreign) == 1 else 'them'} out")  # fmt: skip
+        if self.rollout.gradual and self.instances.minimum < 2:
+            raise ValueError(
+                f"found a {self.rollout.type} rollout with instances.minimum {self.instances.minimum}; "
+                "allowed: at least 2, so that at most half of the fleet changes in the first step"
+            )
         return self
 
 

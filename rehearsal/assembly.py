@@ -56,6 +56,8 @@ class StackArtifact:
     protected: bool
     assets: Path | None
     needs: frozenset[str] = field(default_factory=frozenset)
+    role: str = ""
+    """What CloudFormation acts as. The CDK CLI names it each time, or the role of the last update would stay."""
 
 
 def deploy(
@@ -108,6 +110,7 @@ def _stack(cdk_out: Path, name: str, artifacts: dict[str, Any], default: Place) 
         properties.get("terminationProtection", False),
         cdk_out / manifest["properties"]["file"] if manifest else None,
         frozenset(needs),
+        place.fill(properties.get("cloudFormationExecutionRoleArn", "")),
     )
 
 
@@ -227,6 +230,7 @@ def _common(stack: StackArtifact) -> dict[str, Any]:
     where = {"TemplateURL": _https(stack)} if stack.template_url else {"TemplateBody": body}
     return {
         **where,
+        **({"RoleARN": stack.role} if stack.role else {}),
         "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM", "CAPABILITY_AUTO_EXPAND"],
         "Tags": [{"Key": key, "Value": value} for key, value in sorted(stack.tags.items())],
     }

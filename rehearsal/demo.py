@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from rehearsal import state_dir as state
 from rehearsal.approval import REJECTED, set_approval
 from rehearsal.connection import clients, repository_url
 from rehearsal.landscape import ClientOf, Landscape, survey
-from rehearsal.traffic import Tally, Traffic
+from rehearsal.traffic import Tally
+from rehearsal.zero_downtime import ZeroDowntime
 
 THROUGH = "2013-03-01"
 """Sample data arrives up to this date, unless the model's demo.yaml names another."""
@@ -48,6 +50,7 @@ class Stage:
     client_of: ClientOf
     landscape: Landscape
     timings: list[tuple[str, float]] = field(default_factory=list)
+    downtime: ZeroDowntime = field(default_factory=ZeroDowntime)
 
     def version(self, model: str, environment: str = "production") -> int:
         endpoint, _ = predictions.live_version(self.client_of, self.landscape, model, environment)
@@ -144,25 +147,21 @@ def _watched(clone: Path, model: str) -> list[str]:
 def _better(stage: Stage, model: str, changes: dict[str, Any]) -> None:
     _title(stage, f"A better challenger goes live under live traffic: {_words(changes)}")
     before = stage.version(model)
-    tally = _push_under_traffic(stage, model, changes)
+    with _traffic(stage, model) as tally:
+        _change(stage, model, changes)
+        _push(stage, "push of a better challenger under traffic", [model])
     after = stage.version(model)
-    stage.console.print(
-        f"  requests sent {tally.sent}, failed {tally.failed}; answers by version: {_by_version(tally)}",
-        highlight=False,
-    )
+    _hold_answered(stage, tally)
     _hold(after > before, f"version {after} is live in production; a newer one than {before} should be")
-    _hold(
-        tally.sent > 0 and tally.failed == 0,
-        f"{tally.failed} of {tally.sent} requests failed during the redeployment: {tally.errors[:3]}",
-    )
     _predict(stage, model)
 
 
 def _worse(stage: Stage, model: str, changes: dict[str, Any]) -> None:
     _title(stage, f"A worse one is refused: {_words(changes)}")
     before = stage.version(model)
-    _change(stage, model, changes)
-    _push(stage, "push of a worse challenger", [model])
+    with _traffic(stage, model) as tally:
+        _change(stage, model, changes)
+        _push(stage, "push of a worse challenger", [model])
     newest = status.model_packages(stage.client_of, stage.landscape.model(model))[0]
     stage.console.print(
         f"  version {newest['version']}: {newest['approval_status']}: {newest['reason']}", highlight=False
@@ -171,6 +170,7 @@ def _worse(stage: Stage, model: str, changes: dict[str, Any]) -> None:
         newest["approval_status"] == "Rejected",
         f"version {newest['version']} is {newest['approval_status']}, not Rejected",
     )
+    _hold_answered(stage, tally)
     _hold(stage.version(model) == before, f"version {stage.version(model)} is live; {before} should still be")
 
 
@@ -178,20 +178,30 @@ def _rollback(stage: Stage, model: str) -> None:
     live = stage.version(model)
     _title(stage, f"One reject of version {live} rolls back, without retraining")
     began = time.time()
-    set_approval(stage.client_of, stage.landscape, model, live, REJECTED, "rejected by hand in the demo")
-    _wait(stage, "reject", [model], began)
+    with _traffic(stage, model) as tally:
+        set_approval(stage.client_of, stage.landscape, model, live, REJECTED, "rejected by hand in the demo")
+        _wait(stage, "reject", [model], began)
+    _hold_answered(stage, tally)
     now = stage.version(model)
     _hold(now < live, f"version {now} is live in production; an older one than {live} should be")
     _predict(stage, model)
 
 
-def _push_under_traffic(stage: Stage, model: str, changes: dict[str, Any]) -> Tally:
-    endpoint, package = predictions.live_version(stage.client_of, stage.landscape, model, "production")
-    payload = predictions.sample_payload(stage.client_of, package["metadata"])
-    _change(stage, model, changes)
-    with Traffic(endpoint["url"], payload.body, payload.content_type) as tally:
-        _push(stage, "push of a better challenger under traffic", [model])
-    return tally
+def _traffic(stage: Stage, model: str) -> AbstractContextManager[Tally]:
+    return stage.downtime.traffic(stage.client_of, stage.landscape, model)
+
+
+def _hold_answered(stage: Stage, tally: Tally) -> None:
+    """Production was asked all the time, and always answered, by versions that were approved."""
+    stage.console.print(
+        f"  requests sent {tally.sent}, failed {tally.failed}; answers by version: {_by_version(tally)}",
+        highlight=False,
+    )
+    _hold(
+        tally.sent > 0 and tally.failed == 0,
+        f"{tally.failed} of {tally.sent} requests failed during the redeployment: {tally.errors[:3]}",
+    )
+    _hold(stage.downtime.unapproved == 0, f"{stage.downtime.unapproved} answers came from a version nobody approved")
 
 
 def _push(stage: Stage, what: str, models: list[str]) -> None:
@@ -275,6 +285,8 @@ def _summary(stage: Stage, held: bool, seconds: float) -> None:
         hops.add_row(name, f"{took:.1f}")
     console.print(hops)
     console.print(status.tables(status.report(stage.client_of, stage.landscape)))
+    if stage.downtime.tally.sent:
+        console.print(f"zero downtime: {stage.downtime.told}", highlight=False)
     verdict = "[bold green]all of it held" if held else "[bold red]it did not hold"
     console.print(f"{verdict}[/] in {seconds:.0f} s")
 

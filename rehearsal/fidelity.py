@@ -17,8 +17,12 @@ NOT_AS_IN_AWS = (
      " definition becomes the job's private folder. The Python is 3.11 whatever the image's own is."),
     ("the image's toolkit", "`pip install .` of the code is skipped; FailureReason holds more of the log than the"
      " XGBoost image's own."),
-    ("network", "VPC configuration is recorded only. Network isolation is enforced with `unshare --net` for jobs where"
-     " the machine permits it, else recorded only; for endpoints recorded only."),
+    ("network", "VPCs, subnets, endpoints and security groups are records of EC2. Who puts a job or model into a VPC is"
+     " checked (the ids, one VPC, the role's permissions; for Glue also the way to S3 and the workers' rule), and no"
+     " traffic is bounded: endpoint policies and rules are not evaluated, flow logs stay empty. Network isolation is"
+     " enforced with `unshare --net` for jobs where the machine permits it, else recorded only; for endpoints recorded"
+     " only."),
+    ("budgets", "Recorded; as nothing costs anything here, nobody is told."),
     ("volumes and keys", "Volume keys are recorded only. KMS permissions are checked for S3 and SNS under a key, not"
      " for endpoints' storage and CodeCommit."),
     ("Spark", "Runs with local[2]; worker type and number are recorded only. Glue's Python holds a subset of its"

@@ -19,6 +19,7 @@ from botocore.exceptions import ClientError
 from rehearsal.child import Children, end
 from rehearsal.glue_run import GlueRun, Outcome, check_arguments
 from rehearsal.service import Caller, Params, Permission, Service, ServiceError, Unsupported, arn
+from rehearsal.vpc import NoWayIn
 
 KIND = "glue/job-run"
 LOST = "lost when the rehearsal stopped"
@@ -28,7 +29,7 @@ _ENDED = {
     "FAILED": ("ERROR", ""),
     "TIMEOUT": ("WARN", ""),
 }
-_PRIVATE = ("Role", "Script", "Process", "Caller")
+_PRIVATE = ("Role", "Script", "Process", "Caller", "Connections")
 Document = dict[str, Any]
 
 
@@ -146,7 +147,7 @@ class Glue(Service):
             outcome = GlueRun(self.cloud, run, folder, caller).execute(
                 lambda child: self._begun(key, child), lambda: self._children.asked(key), self.minute
             )
-        except (ClientError, ServiceError) as error:
+        except (ClientError, ServiceError, NoWayIn) as error:
             outcome = Outcome("FAILED", str(error))
         except Exception as error:
             outcome = Outcome("FAILED", f"{type(error).__name__}: {error}")
@@ -228,6 +229,7 @@ def _run(job: Document, params: Params, caller: Caller) -> Document:
         **{k: v for k, v in settings.items() if v is not None},
         "Timeout": settings["Timeout"] or 480,
         "Role": role,
+        "Connections": (job.get("Connections") or {}).get("Connections") or [],
         "Script": {"location": given.get("--scriptLocation") or job["Command"]["ScriptLocation"], "arguments": given},
         "Caller": {"account": caller.account, "region": caller.region},
     }

@@ -12,6 +12,7 @@ from rehearsal.child import Child, Ended
 from rehearsal.environments import interpreter, scrubbed
 from rehearsal.service import Caller, Cloud, Unsupported
 from rehearsal.transfer import Place, Transfer, place, within
+from rehearsal.vpc import check_for_glue
 
 GLUE = "glue.amazonaws.com"
 GRACE = 10.0
@@ -100,6 +101,8 @@ class GlueRun:
 
     def execute(self, begun: Callable[[Child], None], asked: Callable[[], bool], minute: float) -> Outcome:
         """Run to the end. `begun` is told the process; a stop that was `asked` for before that ends the run."""
+        for connection in self._run["Connections"]:
+            check_for_glue(self._cloud, connection, self._run["Role"], self._caller)
         script = self._prepare()
         self._data.mkdir(parents=True, exist_ok=True)
         before = self._snapshot()

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+NO_ENDPOINT = "none"
+"""The output `Endpoint` of a serving stack whose model is for batch."""
 ClientOf = Callable[[str], Any]
 """`client_of("sagemaker")` gives a boto3 client of the running rehearsal."""
 
@@ -25,12 +27,14 @@ class ModelParts:
     endpoints: dict[str, str] = field(default_factory=dict)
     reconcilers: dict[str, str] = field(default_factory=dict)
     serving_stacks: dict[str, str] = field(default_factory=dict)
+    live_models: dict[str, str] = field(default_factory=dict)
+    """Where no endpoint is to be: the SageMaker model that is live, "" if there is none yet."""
     requests: dict[str, str] = field(default_factory=dict)
     """Where an asynchronous endpoint reads what it is asked, an s3:// prefix."""
 
     @property
     def environments(self) -> list[str]:
-        return sorted(self.endpoints, key=_release_order)
+        return sorted({*self.endpoints, *self.live_models}, key=_release_order)
 
 
 @dataclass
@@ -51,6 +55,8 @@ class Landscape:
 
     def endpoint(self, model: str, environment: str) -> str:
         parts = self.model(model)
+        if environment in parts.live_models:
+            raise NotDeployed(f"{model} has no endpoint in {environment} (serving.endpoint: none); it is for batch")
         if environment not in parts.endpoints:
             known = ", ".join(parts.environments) or "none"
             raise NotDeployed(f"{model} has no environment {environment!r}; there is {known}")
@@ -80,8 +86,11 @@ def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> Non
     parts.raw_data = outputs.get("RawData", parts.raw_data)
     if environment := outputs.get("Environment"):
         if endpoint := outputs.get("Endpoint"):
-            parts.endpoints[environment] = endpoint
             parts.serving_stacks[environment] = stack_name
+            if endpoint == NO_ENDPOINT:
+                parts.live_models[environment] = outputs.get("LiveModel", "")
+            else:
+                parts.endpoints[environment] = endpoint
         if requests := outputs.get("Requests"):
             parts.requests[environment] = requests
         if reconciler := outputs.get("Reconciler"):

@@ -160,7 +160,7 @@ def down(state_dir: Path) -> bool:
 def _reap(state_dir: Path) -> None:
     child = _children.pop(state_dir.resolve(), None)
     if child is not None:
-        child.wait(10)
+        child.wait(30)  # an interpreter on a busy machine takes its time to end
 
 
 def _locked(state_dir: Path) -> bool:

@@ -168,23 +168,20 @@ def _release_rows(client: Any, model: str, environment: str, arn: str) -> Iterat
 
 
 def endpoints(client_of: ClientOf, parts: ModelParts, packages: list[Row]) -> list[Row]:
-    """Every endpoint of the model; before the first release its status is "None"."""
+    """Every endpoint of the model; before the first release its status is "None". Where the model is to have none it
+    is "NoEndpoint", and the version is the one that batch takes."""
     return [_endpoint_row(client_of("sagemaker"), parts, environment, packages) for environment in parts.environments]
 
 
 def _endpoint_row(client: Any, parts: ModelParts, environment: str, packages: list[Row]) -> Row:
-    name = parts.endpoints[environment]
-    row: Row = {
-        "model": parts.name,
-        "environment": environment,
-        "name": name,
-        "status": "None",
-        "version": None,
-        "commit": None,
-        "url": None,
-    }
+    nothing = dict.fromkeys(("version", "commit", "url"))
+    row: Row = {"model": parts.name, "environment": environment, "name": None, "status": "NoEndpoint", **nothing}
+    if environment in parts.live_models:
+        live = parts.live_models[environment]
+        return row | _live_row(_package_of(client, live), packages) if live else row
+    row |= {"name": parts.endpoints[environment], "status": "None"}
     try:
-        endpoint = client.describe_endpoint(EndpointName=name)
+        endpoint = client.describe_endpoint(EndpointName=row["name"])
     except ClientError:
         return row
     row["status"] = endpoint["EndpointStatus"]
@@ -196,19 +193,29 @@ def _endpoint_row(client: Any, parts: ModelParts, environment: str, packages: li
         ),
         None,
     )
-    live = _live_package(client, endpoint)
-    for package in packages:
-        if package["arn"] == live:
-            row["version"], row["commit"] = package["version"], package["lineage"].get("commit")
-    return row
+    return row | _live_row(_live_package(client, endpoint), packages)
+
+
+def _live_row(live: str | None, packages: list[Row]) -> Row:
+    rows = [
+        {"version": row["version"], "commit": row["lineage"].get("commit")} for row in packages if row["arn"] == live
+    ]
+    return rows[0] if rows else {}
 
 
 def _live_package(client: Any, endpoint: Row) -> str | None:
     """The model package that the live endpoint config's model was made from, as its container says."""
     try:
         config = client.describe_endpoint_config(EndpointConfigName=endpoint["EndpointConfigName"])
-        model = client.describe_model(ModelName=config["ProductionVariants"][0]["ModelName"])
-    except (ClientError, KeyError):
+    except ClientError:
+        return None
+    return _package_of(client, config["ProductionVariants"][0]["ModelName"])
+
+
+def _package_of(client: Any, model_name: str) -> str | None:
+    try:
+        model = client.describe_model(ModelName=model_name)
+    except ClientError:
         return None
     container = model.get("PrimaryContainer") or model["Containers"][0]
     return container.get("Environment", {}).get("MODEL_PACKAGE_ARN") or None

@@ -33,6 +33,11 @@ def _resource(pattern: str) -> str:
 
 
 TABLE = (
+    Accepted(r".*-(Training/Jobs|Monitoring|Release-[A-Za-z]+/Roles)/.*",
+             _resource(r"[^*]*:ec2:[^*]*:network-interface/\*"),
+             "interfaces get their id when they are made; the subnets and security groups they are made in are named"),
+    Accepted(r"Pushline-Network-[A-Za-z]+/FlowLogRole/.*", _resource(r"\*"),
+             "logs:DescribeLogGroups, which flow logs need, is granted for all or none"),
     Accepted(r"Pushline-Repository/StartRetraining/Resource", "AwsSolutions-L1",
              "Python 3.11 is the platform's one version, the feature jobs' too; the rehearsal runs the same"),
     Accepted(r"Pushline-Repository/StartRetrainingRole/.*", _resource(r"[^*]*:[a-z0-9-]+-\*"),
@@ -77,7 +82,7 @@ TABLE = (
     Accepted(r".*-Release-.*/Roles/.*", _resource(r"[^*]*/(training|bundles|evaluation|shadow)/[a-z0-9-]+/\*"),
              BELOW_A_PREFIX),
     Accepted(r".*-Release-.*/Roles/(Serving|Comparison|Reconciler)/.*",
-             _resource(r"[^*]*/capture/[a-z0-9-]+/[a-z]+/\*"), BELOW_A_PREFIX),
+             _resource(r"[^*]*/(capture|async)/[a-z0-9-]+/[a-z]+/([a-z]+/)?\*"), BELOW_A_PREFIX),
     Accepted(r".*-Release-.*/Roles/(Serving|Update)/.*", _resource(r"[^*]*:alarm:[a-z0-9-]+-\*"),
              "alarms are named after endpoint and fleet; the prefix is this endpoint's own"),
     Accepted(r".*-Release-.*/Roles/Update/.*", _resource(r"[^*]*:alarm:TargetTracking-endpoint/[A-Za-z0-9/-]+-\*"),
@@ -97,7 +102,8 @@ TABLE = (
     Accepted(r".*-Release-.*/Roles/(Serving|Comparison)/.*", _resource(r"\*"),
              "ecr:GetAuthorizationToken and cloudwatch:PutMetricData (bound to its namespace) know no resources"),
     Accepted(r".*-Release-.*/Roles/Reconciler/.*", _resource(r"\*"),
-             "log delivery, X-Ray, reading metrics and listing models and endpoint configs know no resources"),
+             "log delivery, X-Ray, reading metrics, listing models and endpoint configs, and cloudwatch:PutMetricData"
+             " (bound to its namespace) know no resources"),
 )  # fmt: skip
 
 

@@ -37,12 +37,26 @@ class Deployment:
 
     @property
     def kind(self) -> str:
-        """`instance`, `serverless` or `async`."""
+        """`instance`, `serverless`, `async` or `none`."""
         return self.model.serving.endpoint
+
+    @property
+    def has_endpoint(self) -> bool:
+        """Else a version that goes live is only a SageMaker model, for batch, which costs nothing."""
+        return self.kind != "none"
+
+    @property
+    def alarmed(self) -> bool:
+        return self.guarded and self.has_endpoint
 
     @property
     def on_instances(self) -> bool:
         return self.kind in INSTANCE_KINDS
+
+    @property
+    def in_a_network(self) -> bool:
+        """Whether the model runs in its environment's VPC; SageMaker takes none for serverless endpoints."""
+        return self.kind != "serverless"
 
     @property
     def traffic(self) -> Rollout:
@@ -51,8 +65,8 @@ class Deployment:
 
     @property
     def scales(self) -> bool:
-        """Whether the number of instances follows the load; an asynchronous endpoint's is a queue, see decisions."""
-        return self.guarded and self.kind == "instance" and not self.fixed_instances
+        """Whether the number of instances follows the load."""
+        return self.guarded and self.on_instances and not self.fixed_instances
 
     @property
     def samples(self) -> bool:

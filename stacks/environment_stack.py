@@ -17,6 +17,8 @@ from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
 from config import Settings
+from stacks.budget import budget
+from stacks.network import Network
 from stacks.tags import SHARED, tag
 
 UNFINISHED_UPLOAD_DAYS = 7
@@ -24,11 +26,14 @@ CAPTURE = "capture/"
 """Where endpoints keep sampled requests and answers, `capture/<model's slug>/<environment>/`."""
 ANSWERS = "async/"
 """Where asynchronous endpoints answer, likewise."""
-SERVICES_THAT_NOTIFY = ("events", "cloudwatch")
+SERVICES_THAT_NOTIFY = ("events", "cloudwatch", "budgets")
 
 
 class EnvironmentStack(Stack):
     """The key, the bucket of access logs and the notifications topic of one environment."""
+
+    network: Network | None = None
+    """Where its jobs and endpoints run; a stack of its own, which logs under this one's key."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, environment: str, **stack: Any) -> None:
         super().__init__(scope, id, **stack)
@@ -37,6 +42,8 @@ class EnvironmentStack(Stack):
         self.key = self._key(settings)
         self.access_logs = self._access_logs()
         self.notifications = self._notifications(settings)
+        if dollars := settings.budgets.of(environment):
+            budget(self, "Budget", environment=environment, dollars=dollars, topic=self.notifications.topic_arn)
         tag(self, model=SHARED, environment=environment)
 
     def _removal(self, settings: Settings) -> RemovalPolicy:

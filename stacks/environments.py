@@ -8,6 +8,7 @@ from config import Settings
 from stacks.deployment import SERVING
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
+from stacks.network_stack import network
 from stacks.place import place
 
 
@@ -20,3 +21,5 @@ class Environments:
         self.serving = {name: ServingEnvironmentStack(app, f"Pushline-{name.capitalize()}", settings=settings,
                                                       environment=name, env=self.training)
                         for name in SERVING}  # fmt: skip
+        for environment in (self.foundation, *self.serving.values()):
+            environment.network = network(app, settings=settings, environment=environment, env=self.training)

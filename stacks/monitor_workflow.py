@@ -13,7 +13,7 @@ from contract import Model
 from stacks.deployment import production
 from stacks.environment_stack import CAPTURE
 from stacks.instance_types import has_local_storage
-from stacks.retrain_jobs import OPT_ML, processing_input
+from stacks.retrain_jobs import OPT_ML, processing_input, vpc_config
 from stacks.retrain_workflow import REASON
 from stacks.states import State, expression, task
 
@@ -44,9 +44,9 @@ _LAST_DAYS = (
 )  # fmt: skip
 
 
-def monitor_workflow(model: Model) -> dict[str, Any]:
+def monitor_workflow(model: Model, *, vpc: bool) -> dict[str, Any]:
     """The definition of the model's monitoring state machine."""
-    states = {**_live(model), **_labels(model), **_captured(model), **_watch(model), **_publish(model),
+    states = {**_live(model), **_labels(model), **_captured(model), **_watch(model, vpc), **_publish(model),
               **_failure(model)}  # fmt: skip
     return {"Comment": f"Watch {model.name}: drift of requests and answers, quality on new labels",
             "QueryLanguage": "JSONata", "StartAt": "FindLive", "States": states}  # fmt: skip
@@ -136,7 +136,7 @@ def _captured(model: Model) -> dict[str, State]:
     }  # fmt: skip
 
 
-def _watch(model: Model) -> dict[str, State]:
+def _watch(model: Model, vpc: bool) -> dict[str, State]:
     stored = {"S3Uri": expression(f"'s3://${{Artifacts}}/' & {_report(model, '')}"), "S3UploadMode": "EndOfJob",
               "LocalPath": f"{OPT_ML}/processing/output"}  # fmt: skip
     instance_type = model.evaluation.instance_type
@@ -150,7 +150,7 @@ def _watch(model: Model) -> dict[str, State]:
         "ProcessingOutputConfig": {"KmsKeyId": "${Key}", "Outputs": [{"OutputName": "report", "S3Output": stored}]},
         "ProcessingResources": {"ClusterConfig": cluster},
         "StoppingCondition": {"MaxRuntimeInSeconds": model.evaluation.max_runtime_minutes * 60},
-        "NetworkConfig": {"EnableNetworkIsolation": True},
+        "NetworkConfig": {"EnableNetworkIsolation": True, **vpc_config(vpc)},
         "Tags": [{"Key": "pushline:model", "Value": model.name},
                  {"Key": "pushline:environment", "Value": "production"}],
     }  # fmt: skip

@@ -63,11 +63,14 @@ class MonitoringStack(Stack):
         )
         return sfn.CfnStateMachine(
             self, "Monitor", role_arn=self._role().role_arn, state_machine_type="STANDARD",
-            definition_string=json.dumps(monitor_workflow(self.model), indent=1),
+            definition_string=json.dumps(self._definition(), indent=1),
             definition_substitutions=self._substitutions(),
             tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
             logging_configuration=sfn.CfnStateMachine.LoggingConfigurationProperty(
                 destinations=[destination], include_execution_data=False, level="ALL"))  # fmt: skip
+
+    def _definition(self) -> dict[str, Any]:
+        return monitor_workflow(self.model, vpc=self._foundation.network is not None)
 
     def _role(self) -> iam.Role:
         return monitor_role(self, model=self.model, guardrails=self._settings.guardrails,
@@ -81,6 +84,7 @@ class MonitoringStack(Stack):
             "Key": foundation.key.key_arn, "Topic": foundation.notifications.topic_arn,
             "FeatureJob": feature_job_name(self.model), "JobRole": self._job.role_arn, "Image": self._image.uri,
             "Endpoint": production(self.model).endpoint,
+            **(foundation.network.substitutions if foundation.network else {}),
         }  # fmt: skip
 
     def _schedule(self) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from stacks.deployment import APPROVED, PENDING, Deployment
+from stacks.release_marks import MARK_REJECTED, marked, marks
 from stacks.release_sample import sample
-from stacks.release_shadow import ACCEPTED, COMPARED, REPORTED, SHADOW, STAGING, life_cycle
+from stacks.release_shadow import ACCEPTED, COMPARED, DUE, REPORTED, SHADOW, STAGING, life_cycle
 from stacks.release_steps import (
     AT_REST,
     CARRIES,
@@ -47,6 +48,7 @@ SHADOWED = f"($stage = '{COMPARED}' ? '. As the shadow of production: ' & $said 
 HAND_ON = "Hand the version on to be a shadow"
 ONCE_MORE = "Describe the version once more"
 TESTED = "Remember that it was tried"
+VERSION_FAILED = "The version failed"
 STILL_THERE = "Does it still carry the failed version?"
 
 
@@ -61,16 +63,19 @@ def _smoke_test(deployment: Deployment) -> dict[str, State]:
     ready = f"({AUTOMATIC} or $wanted.stage = '{COMPARED}')" if deployment.awaits_shadow else AUTOMATIC
     due = f"{untried} or ($wanted.status = '{PENDING}' and {ready})" if deployment.approves else untried
     tags = [{"Key": TESTED_TAG, "Value": expression("$wanted.arn")}, {"Key": TOLD_TAG, "Value": "none"}]
+    then = ONCE_MORE if deployment.approves else TESTED
+    test = when(due, SAMPLE, sampling="a smoke test") if deployment.has_endpoint else when(due, then)
     return {
-        SMOKE_TEST: choice(when(due, SAMPLE, sampling="a smoke test"), otherwise(SETTLE)),
-        **sample(deployment, ONCE_MORE if deployment.approves else TESTED),
+        SMOKE_TEST: choice(test, otherwise(SETTLE)),
+        **(sample(deployment, then) if deployment.has_endpoint else {}),
         # Last, so that an execution that is lost before has its test and its question repeated.
         TESTED: call("sagemaker:addTags", {"ResourceArn": expression("$endpoint.arn"), "Tags": tags}, SETTLE),
     }  # fmt: skip
 
 
 def _approve(deployment: Deployment) -> dict[str, State]:
-    reason = f"Runs in {deployment.environment} and has answered its sample request"
+    reason = f"Runs in {deployment.environment} and has answered its sample request" if deployment.has_endpoint \
+        else "Passed its evaluation; there is no endpoint to try it on"  # fmt: skip
     if deployment.awaits_shadow:
         reason = expression(f"$substring('{reason}' & {SHADOWED}, 0, {LONGEST_REASON})")
     approval = {"ModelPackageArn": expression("$wanted.arn"), "ModelApprovalStatus": APPROVED,
@@ -125,13 +130,17 @@ def _question(deployment: Deployment) -> str:
     sent = (f"aws sagemaker-runtime invoke-endpoint --endpoint-name {deployment.endpoint} --content-type text/csv "
             "--body fileb://rows.csv answer.json")  # fmt: skip
     shadowed = f"& {SHADOWED}" if deployment.awaits_shadow else ""
-    return f"""'Version ' & $wanted.version & ' of {model} runs in {deployment.environment}'
-        & ' (endpoint {deployment.endpoint}) and has answered its sample request.'
+    state = f"""runs in {deployment.environment}'
+        & ' (endpoint {deployment.endpoint}) and has answered its sample request.'"""
+    tried = f"""
+        & '\\nTry it: {sent}'
+        & '\\n        ./pushline invoke {model} --environment {deployment.environment}'"""
+    if not deployment.has_endpoint:
+        state, tried = "passed its evaluation; there is no endpoint to try it on.'", ""
+    return f"""'Version ' & $wanted.version & ' of {model} {state}
         & '\\n' & $wanted.facts.metric & ': ' & $wanted.facts.challenger & ', champion: ' & $wanted.facts.champion
         {shadowed}
-        & '\\nMetrics and plots: aws s3 cp --recursive ' & $wanted.facts.evaluation & ' evaluation/'
-        & '\\nTry it: {sent}'
-        & '\\n        ./pushline invoke {model} --environment {deployment.environment}'
+        & '\\nMetrics and plots: aws s3 cp --recursive ' & $wanted.facts.evaluation & ' evaluation/'{tried}
         & '\\nRetrained by ' & $wanted.facts.trigger & ': ' & $wanted.facts.reason
         & '\\nCommit: ' & $wanted.facts.commit & '\\nLineage: ' & $wanted.facts.lineage
         & '\\n\\nApprove: ./pushline approve {model} ' & $wanted.version
@@ -164,16 +173,21 @@ def _reject_and_put_back(deployment: Deployment) -> dict[str, State]:
 def _end(deployment: Deployment) -> dict[str, State]:
     where = f"{deployment.model.name} in {deployment.environment}"
     failed = f"'Version ' & $wanted.version & ' of {where} failed and was rejected. ' & $reason"
+    # A test that was made up for, or repeated: the version was live before this execution began.
+    still = (f"{TRIED_HERE} ? '' : '\\nIt runs until the newest approved version has replaced it;"
+             " if there is none, it stays.'")  # fmt: skip
     stopped = f"'The release of {where} stopped. ' & $problem"
-    log = f"""'\\n\\nExecution: ' & $states.context.Execution.Id
-        & '\\nEndpoint log: CloudWatch log group /aws/sagemaker/Endpoints/{deployment.endpoint}'"""
+    log = "'\\n\\nExecution: ' & $states.context.Execution.Id"
+    if deployment.has_endpoint:
+        log += f" & '\\nEndpoint log: CloudWatch log group /aws/sagemaker/Endpoints/{deployment.endpoint}'"
     return {
         DONE: succeed(_outcome(deployment)),
         TELL_FAILED: notify(
             f"'{where}: version ' & $wanted.version & ' was rejected'",
-            f"{failed} & {log} & '\\nCorrect the model and push again, or approve another version.'",
-            "The version failed", even_if_untold=True),
-        "The version failed": fail("VersionFailed", failed),
+            f"{failed} & ({still}) & {log} & '\\nCorrect the model and push again, or approve another version.'",
+            marked(deployment, MARK_REJECTED, VERSION_FAILED), even_if_untold=True),
+        **marks(deployment, DUE if deployment.shadows else DONE, VERSION_FAILED),
+        VERSION_FAILED: fail("VersionFailed", failed),
         TELL_STOPPED: notify(
             f"'{where}: the release stopped'",
             f"{stopped} & {log} & '\\nNothing was rejected; it is tried again within the hour.'",

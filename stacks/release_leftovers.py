@@ -7,6 +7,7 @@ release began, and is neither live nor was live before it, is a leftover: no oth
 from __future__ import annotations
 
 from stacks.deployment import Deployment
+from stacks.release_marks import MARK, marked
 from stacks.release_rollout import RESUME
 from stacks.release_shadow import DUE
 from stacks.release_steps import DONE, SETTLE, TRIED_HERE, call, choice, otherwise, remember, when
@@ -23,10 +24,11 @@ SHADOW_MODELS = ("shadow model", "Model", "''")
 
 def leftovers(deployment: Deployment) -> dict[str, State]:
     """From an endpoint that runs a tried version to the execution's end; what can't be deleted is left for later."""
-    kinds, end = ((*KINDS, SHADOW_MODELS), DUE) if deployment.shadows else (KINDS, DONE)
+    end = marked(deployment, MARK, DUE if deployment.shadows else DONE)
+    kinds = [*(KINDS if deployment.has_endpoint else KINDS[1:]), *([SHADOW_MODELS] if deployment.shadows else [])]
     states = {SETTLE: choice(
         *([when("$paused", RESUME)] if deployment.scales else []),
-        when(TRIED_HERE, _list(KINDS[0][0])), otherwise(end))}  # fmt: skip
+        when(TRIED_HERE, _list(kinds[0][0])), otherwise(end))}  # fmt: skip
     for (kind, name, used), then in zip(kinds, [*(_list(kind) for kind, *_ in kinds[1:]), end], strict=True):
         states |= _delete_all(deployment, kind, name, used, then)
     return states

@@ -16,6 +16,7 @@ from stacks.environment_stack import ANSWERS, CAPTURE, ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.instance_types import has_local_storage
+from stacks.network import Network, enter_for_sagemaker, within
 from stacks.permissions import (
     allow,
     arn,
@@ -28,6 +29,8 @@ from stacks.permissions import (
     use_key,
     write_objects,
 )
+from stacks.release_marks import NAMESPACE as MARKS
+from stacks.release_marks import has_dashboard
 from stacks.serving_scaling import DIMENSION, resource_id
 from stacks.serving_stack import VARIANT
 from stacks.training_roles import deliver_logs, trace
@@ -53,16 +56,21 @@ class ReleaseRoles(Construct):
         """What SageMaker does for the container, which itself has no network and so no use for a role."""
         image = FrameworkImage(self, "Image", model=self._deployment.model)
         artifacts, slug = self._foundation.artifacts, self._deployment.model.slug
-        group = arn(self, "logs", f"log-group:/aws/sagemaker/Endpoints/{self._deployment.endpoint}")
-        namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
         return [
             read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
             read_with_key(self._foundation.key), use_key(self._environment.key), *image.pull, *self._keep_traffic(),
-            *self._see_alarms(),
-            allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
-            allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:*"),
-            allow("cloudwatch:PutMetricData", on="*", when=namespace),
+            *self._see_alarms(), *self._report(), *enter_for_sagemaker(self, self._network),
         ]  # fmt: skip
+
+    def _report(self) -> Iterable[iam.PolicyStatement]:
+        """Logs and metrics of an endpoint's instances."""
+        if not self._deployment.has_endpoint:
+            return
+        group = arn(self, "logs", f"log-group:/aws/sagemaker/Endpoints/{self._deployment.endpoint}")
+        namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
+        yield allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"])
+        yield allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:*")
+        yield allow("cloudwatch:PutMetricData", on="*", when=namespace)
 
     def _keep_traffic(self) -> Iterable[iam.PolicyStatement]:
         """Captured requests and answers; for an asynchronous endpoint its requests and answers."""
@@ -81,20 +89,26 @@ class ReleaseRoles(Construct):
 
     def _update(self) -> Iterable[iam.PolicyStatement]:
         """What CloudFormation may do when the reconciler updates the serving stack, and nothing else."""
-        endpoint, models, configs = self._endpoint, self._models, self._named("endpoint-config")
+        models = self._models
         isolated = {} if self._deployment.kind == "serverless" else {"Bool": {"sagemaker:NetworkIsolation": "true"}}
-        yield allow("sagemaker:CreateModel", on=models, when=isolated)
+        yield allow("sagemaker:CreateModel", on=models, when=within(self._network, isolated))
         yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=models)
+        yield allow("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags", on=[*self._tagged, *models])
+        yield pass_role(self.serving, "sagemaker")
+        if self._deployment.has_endpoint:
+            yield from self._update_endpoint()
+
+    def _update_endpoint(self) -> Iterable[iam.PolicyStatement]:
+        """Everything of a serving stack but the model."""
+        endpoint, configs = self._endpoint, self._named("endpoint-config")
         yield from self._create_endpoint_config(configs)
         yield allow("sagemaker:DescribeEndpointConfig", "sagemaker:DeleteEndpointConfig", on=configs)
         yield allow("sagemaker:CreateEndpoint", "sagemaker:UpdateEndpoint", on=[endpoint, *configs])
         yield allow("sagemaker:DescribeEndpoint", "sagemaker:DeleteEndpoint", on=endpoint)
-        yield allow("sagemaker:AddTags", "sagemaker:DeleteTags", "sagemaker:ListTags", on=[endpoint, *models, *configs])
-        yield pass_role(self.serving, "sagemaker")
         # The endpoint's volumes are encrypted on behalf of whoever creates or updates it.
         key = self._environment.key
         yield from (use_key(key), lend_key(key), allow("kms:DescribeKey", on=key.key_arn))
-        if self._deployment.guarded:
+        if self._deployment.alarmed:
             yield from self._update_alarms()
         if self._deployment.scales:
             yield from self._update_scaling()
@@ -146,14 +160,18 @@ class ReleaseRoles(Construct):
         yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
         yield allow("sagemaker:UpdateModelPackage", on=versions,
                     when={"StringEquals": {"sagemaker:ModelApprovalStatus": decisions}})  # fmt: skip
-        invoke = "sagemaker:InvokeEndpointAsync" if self._deployment.kind == "async" else "sagemaker:InvokeEndpoint"
-        yield allow("sagemaker:DescribeEndpoint", "sagemaker:ListTags", "sagemaker:AddTags", invoke, on=self._endpoint)
-        yield allow("sagemaker:DescribeEndpointConfig", "sagemaker:DeleteEndpointConfig",
-                    on=self._named("endpoint-config"))  # fmt: skip
-        yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=self._models)
-        yield allow("sagemaker:ListEndpointConfigs", "sagemaker:ListModels", on="*")
+        tags, models = ("sagemaker:ListTags", "sagemaker:AddTags"), self._models
+        if self._deployment.has_endpoint:
+            yield from self._reconcile_endpoint(*tags)
+            yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", on=models)
+            yield allow("sagemaker:ListEndpointConfigs", "sagemaker:ListModels", on="*")
+        else:
+            yield allow("sagemaker:DescribeModel", "sagemaker:DeleteModel", *tags, on=models)
+            yield allow("sagemaker:ListModels", on="*")
         yield from self._update_serving_stack()
-        yield from self._compare_answers()
+        if has_dashboard(self._deployment):
+            yield allow("cloudwatch:PutMetricData", on="*",
+                        when={"StringEquals": {"cloudwatch:namespace": MARKS}})  # fmt: skip
         if self._deployment.shadows or self._deployment.awaits_shadow:
             yield from hand_on(versions, self._deployment)
         if self.comparison:
@@ -162,16 +180,24 @@ class ReleaseRoles(Construct):
         yield allow("sns:Publish", on=self._environment.notifications.topic_arn)
         yield from (read_with_key(self._foundation.key), use_key(self._environment.key), deliver_logs(), trace())
 
+    def _reconcile_endpoint(self, *tags: str) -> Iterable[iam.PolicyStatement]:
+        """Read back what is live, send the sample request, and collect configs that nothing uses."""
+        invoke = "sagemaker:InvokeEndpointAsync" if self._deployment.kind == "async" else "sagemaker:InvokeEndpoint"
+        yield allow("sagemaker:DescribeEndpoint", *tags, invoke, on=self._endpoint)
+        yield allow("sagemaker:DescribeEndpointConfig", "sagemaker:DeleteEndpointConfig",
+                    on=self._named("endpoint-config"))  # fmt: skip
+        yield from self._compare_answers()
+
     def _compare_answers(self) -> Iterable[iam.PolicyStatement]:
         """Read the sample request, the answer recorded at evaluation, and what an asynchronous endpoint answers."""
         slug = self._deployment.model.slug
         yield read_objects(self._foundation.artifacts, f"bundles/{slug}/*", f"evaluation/{slug}/*")
         if self._deployment.kind == "async":
-            answers = f"{ANSWERS}{self._deployment.place}/answers/*"
+            answers = [f"{ANSWERS}{self._deployment.place}/{kind}/*" for kind in ("answers", "failures")]
             # Without the listing, "not yet" would be "access denied".
             yield from (
-                read_objects(self._environment.traffic, answers),
-                list_objects(self._environment.traffic, answers),
+                read_objects(self._environment.traffic, *answers),
+                list_objects(self._environment.traffic, *answers),
             )
 
     def _update_serving_stack(self) -> Iterable[iam.PolicyStatement]:
@@ -183,6 +209,10 @@ class ReleaseRoles(Construct):
         yield pass_role(self.update, "cloudformation")
 
     @property
+    def _network(self) -> Network | None:
+        return self._environment.network if self._deployment.in_a_network else None
+
+    @property
     def _alarms(self) -> str:
         """Their names begin with the endpoint's."""
         return arn(self, "cloudwatch", f"alarm:{self._deployment.endpoint}-*")
@@ -190,6 +220,11 @@ class ReleaseRoles(Construct):
     @property
     def _endpoint(self) -> str:
         return arn(self, "sagemaker", f"endpoint/{self._deployment.endpoint}")
+
+    @property
+    def _tagged(self) -> list[str]:
+        """What carries tags beside models."""
+        return [self._endpoint, *self._named("endpoint-config")] if self._deployment.has_endpoint else []
 
     @property
     def _models(self) -> list[str]:

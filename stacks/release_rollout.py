@@ -10,9 +10,12 @@ from __future__ import annotations
 from stacks.deployment import ON, PAUSED, Deployment
 from stacks.release_sample import SEND, ask
 from stacks.release_shadow import GOING, PURPOSE, WITHOUT_SHADOW
+from stacks.release_stack_only import KEPT_MODEL, LIVE_MODEL, MODEL_GONE, read_back_stack
 from stacks.release_steps import (
     CARRIES,
+    CLEAR,
     DESCRIBE_ENDPOINT,
+    DESCRIBE_MODEL,
     DOUBTS,
     IN_PROGRESS,
     LOOK,
@@ -47,7 +50,6 @@ ENTERED = "$states.context.State.EnteredTime"
 WAIT_FOR_UPDATE = "Wait for the update"
 PAUSE, RESUME = "Pause autoscaling, since the instance type changes", "Resume autoscaling"
 BEFORE = "See what is live before"
-CLEAR = "Clear the stack, since its endpoint is gone"
 BAKE = "Send a sample while it bakes"
 FINISHED = "What was the update for?"
 GONE = "Is the endpoint gone?"
@@ -56,8 +58,10 @@ IN_SERVICE = "Is the endpoint in service?"
 
 def rollout(deployment: Deployment) -> dict[str, State]:
     """From a difference between registry and stack to an endpoint that is known to run the wanted version."""
-    return {**_prepare(deployment), **_see_before(deployment), **_update(deployment), **_await(deployment),
-            **_read_back_endpoint(deployment), **_read_back_model(deployment)}  # fmt: skip
+    around = {**_see_before(deployment), **_read_back_endpoint(deployment)} if deployment.has_endpoint \
+        else read_back_stack(deployment)  # fmt: skip
+    return {**_prepare(deployment), **around, **_update(deployment), **_await(deployment),
+            **_read_back_model(deployment)}  # fmt: skip
 
 
 def _prepare(deployment: Deployment) -> dict[str, State]:
@@ -67,7 +71,9 @@ def _prepare(deployment: Deployment) -> dict[str, State]:
     other_type = "$stack.parameters.ModelDataUrl != '' and $stack.parameters.InstanceType != $release.InstanceType"
     pausing = f"{other_type} and $release.Autoscaling = '{ON}'" if deployment.scales else "false"
     target = f"{pausing} ? $merge([$release, {{'Autoscaling': '{PAUSED}'}}]) : $release"
-    ready = remember(SAMPLE, purpose="release", sampling="a rollout", target=expression(target),
+    # Without an endpoint nothing answers a sample, and what was live before is the stack's own model.
+    start = (SAMPLE, {}) if deployment.has_endpoint else (UPDATE, {"before": {"config": "", "model": LIVE_MODEL}})
+    ready = remember(start[0], **start[1], purpose="release", sampling="a rollout", target=expression(target),
                      paused=expression(pausing), tried=expression("$wanted.arn"),
                      previous=expression("$stack.parameters"))  # fmt: skip
     states = {CLEAR: remember(UPDATE, purpose="clear", target=expression(without_model))}
@@ -183,6 +189,8 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
         'arn': $states.result.EndpointArn, 'status': $states.result.EndpointStatus,
         'config': $states.result.EndpointConfigName,
         'failure': $exists($states.result.FailureReason) ? $states.result.FailureReason : '' }"""
+    config = """{'since': $states.result.CreationTime,
+        'shadow': $exists($states.result.ShadowProductionVariants)}"""
     changing = "$endpoint.status in ['Creating', 'Updating', 'SystemUpdating', 'RollingBack', 'Deleting']"
     not_serving = "'The endpoint is ' & $endpoint.status & ' after the update. ' & $endpoint.failure"
     return {
@@ -198,27 +206,28 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
             when(TRIED_HERE, REJECT, reason=expression(not_serving)),
             when("$endpoint.status = 'Failed'", CLEAR),
             otherwise(TELL_STOPPED, problem=expression("'The endpoint is ' & $endpoint.status & '.'"))),
+        "Describe its endpoint config": call(
+            "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$endpoint.config")},
+            DESCRIBE_MODEL, assign={"model": expression("$states.result.ProductionVariants[0].ModelName"),
+                                    **({"config": expression(config)} if deployment.shadows else {})}),
     }  # fmt: skip
 
 
 def _read_back_model(deployment: Deployment) -> dict[str, State]:
     """CloudFormation believes that its parameters are live; the endpoint's own model says what is."""
     container = "$states.result.PrimaryContainer"
-    config = """{'since': $states.result.CreationTime,
-        'shadow': $exists($states.result.ShadowProductionVariants)}"""
     running = f"""{{
         'Image': {container}.Image, 'ModelDataUrl': {container}.ModelDataUrl,
         'ModelPackageArn': {container}.Environment.{PACKAGE_VARIABLE} }}"""
+    # Where there is no endpoint, the model carries the tags, and it may be gone.
+    kept = {} if deployment.has_endpoint else {"endpoint": KEPT_MODEL}
     same = " and ".join(f"$running.{name} = $release.{name}" for name in READ_BACK)
     differs = "the endpoint runs ' & $running.ModelPackageArn & ', its stack says ' & $release.ModelPackageArn & '.'"
     return {
-        "Describe its endpoint config": call(
-            "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$endpoint.config")},
-            "Describe its model", assign={"model": expression("$states.result.ProductionVariants[0].ModelName"),
-                                          **({"config": expression(config)} if deployment.shadows else {})}),
-        "Describe its model": call(
+        DESCRIBE_MODEL: call(
             "sagemaker:describeModel", {"ModelName": expression("$model")}, "Does it run the wanted version?",
-            assign={"running": expression(running)}),
+            assign={"running": expression(running), **kept},
+            catch=TELL_STOPPED if deployment.has_endpoint else MODEL_GONE),
         "Does it run the wanted version?": choice(
             when(same, "Was it tried before?"),
             when(TRIED_HERE, REJECT, reason=expression(

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from stacks.deployment import Deployment
-from stacks.release_steps import REJECT, SAMPLE, TELL_STOPPED, address, call, choice, is_address, otherwise, wait, when
+from stacks.release_steps import (
+    REJECT,
+    SAMPLE,
+    TELL_STOPPED,
+    address,
+    call,
+    choice,
+    is_address,
+    otherwise,
+    remember,
+    wait,
+    when,
+)
 from stacks.states import State, expression
 
 REQUEST, RECORDED = "$wanted.facts.sample_request", "$wanted.facts.sample_answer"
@@ -74,8 +86,10 @@ def _send(deployment: Deployment) -> dict[str, State]:
 
 
 def _send_and_wait(deployment: Deployment) -> dict[str, State]:
-    """An asynchronous endpoint puts its answer into S3."""
-    place = {"place": expression("$states.result.OutputLocation"), "attempts": 0}
+    """An asynchronous endpoint puts its answer into S3, or what the model said instead."""
+    place = {"place": expression("$states.result.OutputLocation"), "attempts": 0,
+             "failed": expression("$states.result.FailureLocation")}  # fmt: skip
+    not_yet = "$contains($problem, /NoSuchKey|does not exist/)"
     unanswered = f"The smoke test failed: there was no answer after {ANSWER_SECONDS * ANSWER_ATTEMPTS} seconds at "
     return {
         SEND: call(*ask(deployment), "Wait for the answer", assign=place, catch=FAULT),
@@ -84,8 +98,14 @@ def _send_and_wait(deployment: Deployment) -> dict[str, State]:
             "s3:getObject", address("$place"), ANSWERED, patient=False, catch="Is it still being worked on?",
             assign={"answer": expression("$string($states.result.Body)")},
             caught={"attempts": expression("$attempts + 1")}),
-        "Is it still being worked on?": choice(
-            when("$not($contains($problem, /NoSuchKey|does not exist/))", FAULT),
+        "Is it still being worked on?": choice(when(f"$not({not_yet})", FAULT), otherwise("Look for a failure")),
+        "Look for a failure": call(
+            "s3:getObject", address("$failed"), "The model refused the sample request", patient=False,
+            assign={"answer": expression("$string($states.result.Body)")}, catch="Is there still time?"),
+        "Is there still time?": choice(
+            when(f"$not({not_yet})", FAULT),
             when(f"$attempts < {ANSWER_ATTEMPTS}", "Wait for the answer"),
             otherwise(REJECT, reason=expression(f"'{unanswered}' & $place"))),
+        "The model refused the sample request": remember(
+            REJECT, reason=expression("'The smoke test failed: ' & $substring($answer, 0, 500)")),
     }  # fmt: skip

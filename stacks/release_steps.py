@@ -12,8 +12,10 @@ DOUBTS = 4
 """How often to look again at what should not be so, before people are told."""
 LOOK = "Look at the registry"
 WAIT = "Wait, then look at the registry anew"
-DESCRIBE_ENDPOINT = "Describe the endpoint"
+DESCRIBE_ENDPOINT = "Describe what is live"
+DESCRIBE_MODEL = "Describe its model"
 PREPARE = "Prepare the release"
+CLEAR = "Clear the stack, since what it made is gone"
 UPDATE = "Update the serving stack"
 SMOKE_TEST = "Is a smoke test due?"
 SAMPLE = "Is there a sample request?"
@@ -25,9 +27,10 @@ TELL_FAILED = "Tell that the version failed"
 TELL_STOPPED = "Tell that the release stopped"
 
 TESTED_TAG = "pushline:smoke-tested"
-"""On the endpoint: the version whose smoke test passed, so that a test that was interrupted is repeated."""
+"""On the endpoint, or on the model where there is none: the version whose smoke test passed, so that a test that was
+interrupted is repeated."""
 TOLD_TAG = "pushline:told-without-approval"
-"""On the endpoint: the live version that people know to be no longer approved, so that they hear it once."""
+"""Likewise: the live version that people know to be no longer approved, so that they hear it once."""
 
 STAGE = "$exists($states.result.ModelLifeCycle) ? $states.result.ModelLifeCycle.StageStatus : ''"
 """How far a described version has come, see `release_shadow.py`."""
@@ -135,9 +138,10 @@ def fail(error: str, cause: str) -> State:
 def describe_stack(
     name: str, then: str, *, catch: str = TELL_STOPPED, caught: Mapping[str, Any] | None = None
 ) -> State:  # fmt: skip
-    """Read the stack's status and live parameters."""
+    """Read the stack's status and live parameters; and its model, which it puts out where there is no endpoint."""
     stack = """{
         'status': $states.result.Stacks[0].StackStatus,
+        'model': $append($states.result.Stacks[0].Outputs[OutputKey = 'LiveModel'].OutputValue, ['none'])[0],
         'parameters': $merge([{}, $states.result.Stacks[0].Parameters.{ParameterKey: ParameterValue}]) }"""
     return call("cloudformation:describeStacks", {"StackName": name}, then, assign={"stack": expression(stack)},
                 catch=catch, caught=caught)  # fmt: skip

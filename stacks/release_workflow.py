@@ -20,6 +20,7 @@ from stacks.release_judgement import judgement
 from stacks.release_leftovers import leftovers
 from stacks.release_rollout import rollout
 from stacks.release_shadow import FIND, NONE, RELEASED, WITHOUT_SHADOW, as_carried, shadow, shadow_rules
+from stacks.release_stack_only import describe_kept_model
 from stacks.release_steps import (
     AT_REST,
     DESCRIBE_ENDPOINT,
@@ -61,7 +62,8 @@ def release_workflow(deployment: Deployment, shadow_minutes: int = Shadow().minu
               **rollout(deployment), **judgement(deployment), **leftovers(deployment),
               **shadow(deployment, shadow_minutes)}  # fmt: skip
     watching = shadow_minutes * 60 + deployment.model.evaluation.max_runtime_minutes * 60 if deployment.shadows else 0
-    return {"Comment": f"Make the endpoint {deployment.endpoint} equal to what the model registry says",
+    what = f"the endpoint {deployment.endpoint}" if deployment.has_endpoint else f"the model of {deployment.place}"
+    return {"Comment": f"Make {what} equal to what the model registry says",
             "QueryLanguage": "JSONata", "StartAt": START,
             "TimeoutSeconds": ROLLOUTS * longest_seconds(deployment.traffic) + watching, "States": states}  # fmt: skip
 
@@ -167,7 +169,8 @@ def _nothing_wanted(deployment: Deployment) -> dict[str, State]:
             when("$stack.parameters.ModelDataUrl = ''", NOTHING), otherwise("Describe what stays live")),
         "Describe what stays live": call(
             "sagemaker:describeEndpoint", {"EndpointName": deployment.endpoint}, "Do people know?",
-            assign={"endpoint": {"arn": expression("$states.result.EndpointArn")}}),
+            assign={"endpoint": {"arn": expression("$states.result.EndpointArn")}})
+        if deployment.has_endpoint else describe_kept_model("Do people know?"),
         "Do people know?": call("sagemaker:listTags", tags, "Have they been told?",
                                 assign={"told": tag_of(TOLD_TAG)}),
         "Have they been told?": choice(when(f"$told = {live}", NOTHING), otherwise("Tell that nothing is approved")),

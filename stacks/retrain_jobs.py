@@ -45,7 +45,7 @@ def feature_run(model: Model) -> dict[str, Any]:
     }
 
 
-def training_job(model: Model, volume: str) -> dict[str, Any]:
+def training_job(model: Model, volume: str, vpc: bool) -> dict[str, Any]:
     """The training job, named as the run; without network, so its code comes in by a channel."""
     train = f"'s3://${{Data}}/features/{model.slug}/' & $run & '/train/'"
     return {
@@ -60,7 +60,7 @@ def training_job(model: Model, volume: str) -> dict[str, Any]:
         "ResourceConfig": expression(_training_resources(volume)),
         "EnableManagedSpotTraining": expression("$request.training.spot"),
         "StoppingCondition": expression(_STOPPING),
-        "EnableNetworkIsolation": True,
+        "EnableNetworkIsolation": True, **vpc_config(vpc),
         # The image's toolkit runs `pip install .`; without network pip can't fetch what it would build that with.
         # pip reads 0 as "no isolation": https://github.com/pypa/pip/issues/5735
         "Environment": {"PIP_NO_BUILD_ISOLATION": "0"},
@@ -99,7 +99,7 @@ def _channel(name: str, uri: str, content_type: str) -> dict[str, Any]:
     return {"ChannelName": name, "ContentType": content_type, "DataSource": {"S3DataSource": source}}
 
 
-def evaluation_job(model: Model, volume: str) -> dict[str, Any]:
+def evaluation_job(model: Model, volume: str, vpc: bool) -> dict[str, Any]:
     """The evaluation of challenger and champion on the same holdout, as a processing job named as the run."""
     output = expression(f"'s3://${{Artifacts}}/evaluation/{model.slug}/' & $run & '/'")
     local = f"{OPT_ML}/processing/output"
@@ -113,7 +113,7 @@ def evaluation_job(model: Model, volume: str) -> dict[str, Any]:
                                    "Outputs": [{"OutputName": "evaluation", "S3Output": stored}]},
         "ProcessingResources": {"ClusterConfig": expression(_evaluation_resources(volume))},
         "StoppingCondition": {"MaxRuntimeInSeconds": expression("$request.evaluation.max_runtime_seconds")},
-        "NetworkConfig": {"EnableNetworkIsolation": True},
+        "NetworkConfig": {"EnableNetworkIsolation": True, **vpc_config(vpc)},
         "Tags": _tags(model),
     }  # fmt: skip
 
@@ -135,6 +135,11 @@ def processing_input(name: str, uri: str, *, more: str = "", folder: str = "") -
     how = "'S3DataType': 'S3Prefix', 'S3InputMode': 'File', 'S3DataDistributionType': 'FullyReplicated'"
     return (f"{{'InputName': '{name}'{more}, 'S3Input': {{'S3Uri': {uri}, {how}, "
             f"'LocalPath': '{OPT_ML}/processing/input/{name}'{folder}}}}}")  # fmt: skip
+
+
+def vpc_config(vpc: bool) -> dict[str, Any]:
+    """CloudFormation fills in lists: the ids with `","` between them."""
+    return {"VpcConfig": {"Subnets": ["${Subnets}"], "SecurityGroupIds": ["${SecurityGroups}"]}} if vpc else {}
 
 
 def _tags(model: Model) -> list[dict[str, str]]:

@@ -18,6 +18,8 @@ from stacks.states import State, expression, jsonata_list, task
 SUBSTITUTIONS = ("Region", "Data", "Artifacts", "Key", "Topic", "Group", "FeatureJob", "TrainingRole",
                  "EvaluationRole", "Image")  # fmt: skip
 """What the definition leaves to CloudFormation: names of buckets (Data, Artifacts), group and job, ARNs, the image."""
+IN_A_VPC = ("Subnets", "SecurityGroups")
+"""Likewise, where the jobs run in a VPC."""
 
 _REQUESTED = ("model", "commit", "trigger", "reason", "as_of", "approval", "sample_request")
 """What Verify wrote and a version carries on as it is."""
@@ -38,9 +40,9 @@ _ADVICE = {
 _OTHERWISE = "Nothing was registered and what is live stays live; start a retraining when the service has recovered."
 
 
-def retrain_workflow(model: Model, guardrails: Guardrails) -> dict[str, Any]:
+def retrain_workflow(model: Model, guardrails: Guardrails, *, vpc: bool) -> dict[str, Any]:
     """The definition of the model's retraining state machine."""
-    states = {**_start(model, guardrails), **_champion(), **_jobs(model, guardrails), **_verdict(model),
+    states = {**_start(model, guardrails), **_champion(), **_jobs(model, guardrails, vpc), **_verdict(model),
               **_registration(model), **_failure(model)}  # fmt: skip
     return {"Comment": f"Retrain {model.name}: features, train, evaluate, decide, register",
             "QueryLanguage": "JSONata", "StartAt": "HasReason", "States": states}  # fmt: skip
@@ -105,17 +107,17 @@ def _champion() -> dict[str, State]:
     }  # fmt: skip
 
 
-def _jobs(model: Model, guardrails: Guardrails) -> dict[str, State]:
+def _jobs(model: Model, guardrails: Guardrails, vpc: bool) -> dict[str, State]:
     trained = {"model_data": expression("$states.result.ModelArtifacts.S3ModelArtifacts"),
                "training_job_arn": expression("$states.result.TrainingJobArn")}  # fmt: skip
     return {
         "BuildFeatures": _task("BuildFeatures", "glue:startJobRun.sync", feature_run(model), "Train",
                                Assign={"feature_run": expression("$states.result.Id")}),
         "Train": _task("Train", "sagemaker:createTrainingJob.sync",
-                       training_job(model, instance_volume(guardrails.training.instance_types)), "Evaluate",
+                       training_job(model, instance_volume(guardrails.training.instance_types), vpc), "Evaluate",
                        Assign=trained),
         "Evaluate": _task("Evaluate", "sagemaker:createProcessingJob.sync",
-                          evaluation_job(model, instance_volume(guardrails.evaluation.instance_types)),
+                          evaluation_job(model, instance_volume(guardrails.evaluation.instance_types), vpc),
                           "ReadEvaluation"),
     }  # fmt: skip
 

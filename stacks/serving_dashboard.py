@@ -10,6 +10,8 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
 from stacks.deployment import Deployment
+from stacks.release_marks import NAMESPACE as MARKS
+from stacks.release_marks import REJECTED, RELEASED
 from stacks.serving_alarms import NAMESPACE, PERIOD_SECONDS, watched
 
 WIDTH, HEIGHT = 12, 6
@@ -21,7 +23,7 @@ def dashboard(scope: Construct, id: str, *, deployment: Deployment, variant: str
     """The dashboard, named as the endpoint; a release shows where one fleet's line ends and another's begins."""
     stack, serving = Stack.of(scope), deployment.model.serving
     limits = {found.metric: found.most for found in watched(serving)}
-    graphs = [_requests(deployment, variant),
+    graphs = [_requests(deployment, variant), _releases(deployment),
               *(_by_fleet(deployment, variant, f"{found.metric} by fleet", found.metric, found.statistic,
                           limits[found.metric]) for found in watched(serving))]  # fmt: skip
     status = {"title": "Alarms of the live fleet", "alarms": [alarm.attr_arn for alarm in alarms]}
@@ -35,6 +37,14 @@ def dashboard(scope: Construct, id: str, *, deployment: Deployment, variant: str
                                    dashboard_body=stack.to_json_string({"widgets": widgets}))  # fmt: skip
     made.cfn_options.condition = condition
     return made
+
+
+def _releases(deployment: Deployment) -> dict[str, Any]:
+    """A step where a version was released, a point where one was rejected; the reconciler publishes both."""
+    lines = [[MARKS, metric, "EndpointName", deployment.endpoint, {"label": label, "stat": "Maximum"}]
+             for metric, label in ((RELEASED, "runs"), (REJECTED, "was rejected"))]  # fmt: skip
+    return {"title": "Releases: the version that runs, and those that were rejected", "view": "timeSeries",
+            "metrics": lines, "period": PERIOD_SECONDS}  # fmt: skip
 
 
 def _requests(deployment: Deployment, variant: str) -> dict[str, Any]:

@@ -39,6 +39,8 @@ from stacks.tags import tag
 VARIANT, SHADOW_VARIANT = "AllTraffic", "Shadow"
 PACKAGE_VARIABLE = "MODEL_PACKAGE_ARN"
 """The container's environment variable that says which version it runs; the reconciler reads it back."""
+NO_ENDPOINT = "none"
+"""The output of a stack whose model is for batch."""
 NO_IMAGE = "none"
 """As long as there is no model; a container's image may not be empty."""
 REGISTRY = r"\d{12}\.dkr\.ecr\.[a-z0-9-]+\.amazonaws\.com(\.cn)?"
@@ -65,23 +67,34 @@ class ServingStack(Stack):
         self.has_model = CfnCondition(
             self, "HasModel", expression=Fn.condition_not(Fn.condition_equals(self.model_data_url, "")))  # fmt: skip
         self.model = self._model("Model", "model", self.image, self.model_data_url, self.package)
+        if deployment.has_endpoint:
+            self._serve(limits)
+        self._outputs()
+        tag(self, model=deployment.model.name, environment=deployment.environment)
+
+    def _serve(self, limits: ServingLimits) -> None:
+        """What costs money: without it a live version is only a SageMaker model."""
+        deployment = self.deployment
         if deployment.shadows:
             self._shadow()
         self.endpoint_config = self._endpoint_config(limits)
-        self.alarms = self._alarms() if deployment.guarded else None
+        self.alarms = self._alarms() if deployment.alarmed else None
         self.endpoint = self._endpoint()
+        Tags.of(self.endpoint).add("pushline:model-package", self.package)
+        if deployment.shadows:
+            Tags.of(self.endpoint).add("pushline:shadow-model-package", self.shadow_package)
         if deployment.scales:
             self._scaling()
         if self.alarms:
             dashboard(self, "Dashboard", deployment=deployment, variant=VARIANT, package=self.package,
                       alarms=self.alarms.alarms, condition=self.has_model)  # fmt: skip
-        self._outputs()
-        self._tags()
 
     def _outputs(self) -> None:
         deployment = self.deployment
-        publish(self, {"Model": deployment.model.name, "Environment": deployment.environment,
-                       "Endpoint": deployment.endpoint})  # fmt: skip
+        publish(self, {"Model": deployment.model.name, "Environment": deployment.environment})
+        if not deployment.has_endpoint:
+            publish(self, {"LiveModel": self.model.attr_model_name}, self.has_model)
+        publish(self, {"Endpoint": deployment.endpoint if deployment.has_endpoint else NO_ENDPOINT})
         if deployment.kind == "async":
             # Where clients put what they ask: the endpoint's role reads nothing else of theirs.
             requests = f"s3://{self._environment.traffic.bucket_name}/{ANSWERS}{deployment.place}/requests/"
@@ -120,7 +133,7 @@ class ServingStack(Stack):
         # A serverless endpoint takes no model that is isolated from the network.
         model = sagemaker.CfnModel(self, id, execution_role_arn=self._execution_role.role_arn,
                                    enable_network_isolation=self.deployment.kind != "serverless",
-                                   primary_container=container)  # fmt: skip
+                                   vpc_config=self._vpc(), primary_container=container)  # fmt: skip
         self._with_model(model, kind)
         return model
 
@@ -140,6 +153,13 @@ class ServingStack(Stack):
         self.shadow_model.cfn_options.condition = self.has_shadow
         # Its going is an update, too, which SageMaker may roll back silently.
         self.shadow_model.cfn_options.deletion_policy = CfnDeletionPolicy.RETAIN
+
+    def _vpc(self) -> sagemaker.CfnModel.VpcConfigProperty | None:
+        network = self._environment.network
+        if network is None or not self.deployment.in_a_network:
+            return None
+        return sagemaker.CfnModel.VpcConfigProperty(subnets=list(network.subnets),
+                                                    security_group_ids=list(network.security_groups))  # fmt: skip
 
     def _endpoint_config(self, limits: ServingLimits) -> sagemaker.CfnEndpointConfig:
         deployment, on_instances = self.deployment, self.deployment.on_instances
@@ -216,9 +236,3 @@ class ServingStack(Stack):
         if kind != "endpoint":
             resource.cfn_options.deletion_policy = CfnDeletionPolicy.DELETE
             resource.cfn_options.update_replace_policy = CfnDeletionPolicy.RETAIN
-
-    def _tags(self) -> None:
-        tag(self, model=self.deployment.model.name, environment=self.deployment.environment)
-        Tags.of(self.endpoint).add("pushline:model-package", self.package)
-        if self.deployment.shadows:
-            Tags.of(self.endpoint).add("pushline:shadow-model-package", self.shadow_package)

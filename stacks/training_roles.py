@@ -16,6 +16,7 @@ from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.instance_types import has_local_storage
 from stacks.names import feature_job_name
+from stacks.network import enter_for_glue, enter_for_sagemaker, within
 from stacks.permissions import (
     allow,
     arn,
@@ -60,6 +61,7 @@ class JobRoles(Construct):
             allow("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:AssociateKmsKey",
                   on=groups),
             publish_metrics("Glue"),
+            *enter_for_glue(self, self._foundation.network, feature_job_name(self._model)),
         ]  # fmt: skip
 
     def _training(self) -> list[iam.PolicyStatement]:
@@ -94,7 +96,7 @@ def sagemaker_job(scope: Construct, model: Model, environment: EnvironmentStack,
         use_key(environment.key), lend_key(environment.key), *image.pull,
         allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
         allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:{model.slug}-*"),
-        publish_metrics(f"/aws/sagemaker/{kind}"),
+        publish_metrics(f"/aws/sagemaker/{kind}"), *enter_for_sagemaker(scope, environment.network),
     ]  # fmt: skip
 
 
@@ -159,7 +161,7 @@ def create_job(action: str, job: str, instance_types: Iterable[str], maximum_min
     keyless = [name for name in types if has_local_storage(name)]
     for names, key in (([name for name in types if name not in keyless], environment.key.key_arn), (keyless, None)):
         if names:
-            yield allow(action, on=job, when=_guardrails(names, maximum_minutes, key))
+            yield allow(action, on=job, when=within(environment.network, _guardrails(names, maximum_minutes, key)))
 
 
 def _guardrails(instance_types: list[str], maximum_minutes: int, key: str | None) -> dict[str, Any]:

@@ -68,12 +68,28 @@ class TrainingStack(Stack):
             self, "Features", name=feature_job_name(self.model), role=self._jobs.features.role_arn,
             glue_version=GLUE_VERSION, worker_type=features.worker_type, number_of_workers=features.workers,
             timeout=features.timeout_minutes, max_retries=0, security_configuration=security.ref,
+            connections=self._connections(),
             execution_property=glue.CfnJob.ExecutionPropertyProperty(max_concurrent_runs=CONCURRENT_FEATURE_RUNS),
             command=glue.CfnJob.JobCommandProperty(
                 name="glueetl", python_version="3",
                 # Every run names its own bundle; a run that does not must not find a script.
                 script_location=f"s3://{self._foundation.artifacts.bucket_name}/bundles/{self.model.slug}/none.py"),
             default_arguments={"--job-language": "python", "--enable-metrics": "true"})  # fmt: skip
+
+    def _connections(self) -> glue.CfnJob.ConnectionsListProperty | None:
+        """Through it the job's workers run in the environment's network."""
+        network = self._foundation.network
+        if network is None:
+            return None
+        physical = glue.CfnConnection.PhysicalConnectionRequirementsProperty(
+            subnet_id=network.subnets[0], security_group_id_list=list(network.security_groups),
+            availability_zone=network.availability_zone)  # fmt: skip
+        connection = glue.CfnConnection(
+            self, "FeaturesNetwork", catalog_id=self.account,
+            connection_input=glue.CfnConnection.ConnectionInputProperty(
+                name=feature_job_name(self.model), connection_type="NETWORK", connection_properties={},
+                physical_connection_requirements=physical))  # fmt: skip
+        return glue.CfnJob.ConnectionsListProperty(connections=[connection.ref])
 
     def _job_security(self) -> glue.CfnSecurityConfiguration:
         key = self._foundation.key.key_arn
@@ -97,7 +113,7 @@ class TrainingStack(Stack):
                 log_group_arn=log.log_group_arn
             )
         )
-        definition = retrain_workflow(self.model, self._settings.guardrails)
+        definition = retrain_workflow(self.model, self._settings.guardrails, vpc=self._foundation.network is not None)
         return sfn.CfnStateMachine(
             self, "Retraining", role_arn=role.role_arn, state_machine_type="STANDARD",
             definition_string=json.dumps(definition, indent=1), definition_substitutions=self._substitutions(),
@@ -112,7 +128,7 @@ class TrainingStack(Stack):
             "Key": foundation.key.key_arn, "Topic": foundation.notifications.topic_arn,
             "Group": self.group.model_package_group_name, "FeatureJob": self.feature_job.ref,
             "TrainingRole": self._jobs.training.role_arn, "EvaluationRole": self._jobs.evaluation.role_arn,
-            "Image": self.image.uri,
+            "Image": self.image.uri, **(foundation.network.substitutions if foundation.network else {}),
         }  # fmt: skip
 
     def _raw_data(self) -> ssm.CfnParameter:

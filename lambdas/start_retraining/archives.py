@@ -52,7 +52,6 @@ class Archives:
         body = json.dumps({"commit": push.commit, "files": self._files(push)}, sort_keys=True).encode()
         self._s3.put_object(Bucket=self._last[0], Key=self._last[1], Body=body)
 
-    @property
     def any(self) -> bool:
         """Whether anything was ever pushed."""
         return self._before is not None

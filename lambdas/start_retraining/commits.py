@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -45,7 +44,6 @@ class Commits:
         unknown = sorted(changed.folders - set(known))[:NEW_FOLDERS]
         return [name for name in unknown if self._is_model(push.commit, name)]
 
-    @cached_property
     def any(self) -> bool:
         """Whether anything was ever pushed to the branch."""
         try:

@@ -19,8 +19,8 @@ EVENT_SKEW = dt.timedelta(seconds=5)
 BUSY_WAIT = dt.timedelta(minutes=5)
 """When a start is tried again that CodePipeline had no room for."""
 _REASON_LIMIT = 200  # a pipeline variable takes 1,000 characters; the registry's metadata 256
-_ALWAYS_GOES_ON = ("push", "manual")
-"""The cool-down is not for what a person did."""
+BY_PEOPLE = ("push", "manual")
+"""The cool-down is not for what a person did, and who did it hears when it has to wait."""
 _TURNS = ("push", "manual", "data", "schedule", "drift")
 """Requests that wait for the same moment come a minute after one another, so that one sees the other's execution."""
 _SPLICING = re.compile(r"[^A-Za-z0-9 _.:/=+@()-]")
@@ -104,7 +104,8 @@ def decide(request: Request, model: Model, runs: Sequence[Run], limits: Limits, 
     if waits:
         until, why = max(waits)
         return _defer(request, model, until, why)
-    token = digest(request.trigger, request.id, model.name)
+    # With the data's day: where schedules run faster than the clock, one window of arrivals can end more than once.
+    token = digest(request.trigger, request.id, request.as_of, model.name)
     return Start(model.name, model.pipeline, request.trigger, plain(request.reason), request.as_of, token)
 
 
@@ -149,7 +150,7 @@ def _as_new(request: Request, run: Run) -> bool:
 def _waits(request: Request, model: Model, runs: Sequence[Run],
            limits: Limits) -> Iterator[tuple[dt.datetime, str]]:  # fmt: skip
     trained = sorted(run.started for run in runs if run.trained)
-    if trained and request.trigger not in _ALWAYS_GOES_ON:
+    if trained and request.trigger not in BY_PEOPLE:
         cool_down = dt.timedelta(hours=model.cool_down_hours)
         yield trained[-1] + cool_down, f"cool-down of {model.cool_down_hours} h after {shown(trained[-1])}"
     if len(trained) >= limits.maximum_per_day:

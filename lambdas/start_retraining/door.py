@@ -16,7 +16,7 @@ from lambdas.start_retraining import executions, later
 from lambdas.start_retraining.archives import Archives
 from lambdas.start_retraining.arrivals import gather, later_windows, window_name
 from lambdas.start_retraining.commits import Commits
-from lambdas.start_retraining.decide import Decision, Defer, Ignore, Limits, Start, busy, decide, last_day
+from lambdas.start_retraining.decide import BY_PEOPLE, Decision, Defer, Ignore, Limits, Start, busy, decide, last_day
 from lambdas.start_retraining.events import Arrival, Ignored, Place, Push, Request, Settled, Told, Watched
 from lambdas.start_retraining.later import Event, Schedules
 from lambdas.start_retraining.route import Gone, Model, alarmed, concerned
@@ -61,9 +61,9 @@ class Made:
 class Door:
     """The one door to retraining, for one event."""
 
-    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime) -> None:
+    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime, pushed: set[str]) -> None:
         self.setting, self.now = setting, now
-        self._client, self._limits = client, setting.limits
+        self._client, self._limits, self._pushed = client, setting.limits, pushed
 
     def answer(self, told: Told) -> Iterator[Made]:
         match told:
@@ -156,9 +156,12 @@ class Door:
         return Schedules(self._client("scheduler"), setting.schedule_group, setting.schedule_role, setting.function)
 
     def _refuse_before_the_first_push(self, model: str, trigger: str) -> None:
-        if not self._sources.any:
+        if self.setting.watched.source_arn in self._pushed:
+            return
+        if not self._sources.any():
             raise Ignored("nothing was ever pushed; the first push trains on what is there", model=model,
                           trigger=trigger)  # fmt: skip
+        self._pushed.add(self.setting.watched.source_arn)
 
     # -- acting -----------------------------------------------------------------------------------------
 
@@ -176,7 +179,7 @@ class Door:
             case Start():
                 return self._start(decision, request, model)
             case Defer():
-                return self._defer(decision, later.again(request, decision.until))
+                return self._come_again(decision, request)
         return Made(decision)
 
     def _start(self, start: Start, request: Request, model: Model) -> Made:
@@ -187,9 +190,15 @@ class Door:
         except ClientError as error:
             if (code := error.response["Error"]["Code"]) not in _NO_ROOM:
                 raise
-            decision = busy(request, model, f"CodePipeline has no room for it now ({code})", self.now)
-            return self._defer(decision, later.again(request, decision.until))
+            why = f"CodePipeline has no room for it now ({code})"
+            return self._come_again(busy(request, model, why, self.now), request)
         return Made(start, execution=answer["pipelineExecutionId"])
+
+    def _come_again(self, defer: Defer, request: Request) -> Made:
+        made = self._defer(defer, later.again(request, defer.until))
+        if made.decision is defer and request.trigger in BY_PEOPLE:
+            self._tell(f"{defer.model}: a retraining waits", f"{defer.reason}.\nIt starts then by itself.")
+        return made
 
     def _defer(self, defer: Defer, event: Event) -> Made:
         if self._schedules.put(defer, event):
@@ -198,10 +207,12 @@ class Door:
 
     def _tell_new(self, name: str, push: Push) -> Made:
         advice = f"model_code/{name} is new and has no stacks yet: run cdk deploy '{_title(name)}-*', then push again"
-        self._client("sns").publish(
-            TopicArn=self.setting.topic, Subject=f"{name}: waits for a cdk deploy"[:100],
-            Message=f"{advice}.\nCommit: {push.commit}\nNothing else is affected.")  # fmt: skip
+        self._tell(f"{name}: waits for a cdk deploy",
+                   f"{advice}.\nCommit: {push.commit}\nNothing else is affected.")  # fmt: skip
         return Made(Ignore(name, "push", advice))
+
+    def _tell(self, subject: str, message: str) -> None:
+        self._client("sns").publish(TopicArn=self.setting.topic, Subject=subject[:100], Message=message)
 
 
 def _gone(gone: Gone) -> Made:

@@ -18,6 +18,8 @@ from lambdas.start_retraining.door import Door, Failed, Made, Setting
 from lambdas.start_retraining.events import JOB, Ignored, Watched, parse
 
 _RETRIES = Config(retries={"mode": "adaptive", "total_max_attempts": 8})
+_pushed: set[str] = set()
+"""Repositories seen with their branch: it is not asked for again by this container, however many objects arrive."""
 _NAMES = {Start: "start", Defer: "defer", Ignore: "ignore", Failed: "failed"}
 
 
@@ -59,7 +61,7 @@ class Environment:
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Lambda's entry point; returns what was decided, for a caller who waits."""
-    door = Door(Environment.read().setting(str(context.invoked_function_arn)), _client, _now())
+    door = Door(Environment.read().setting(str(context.invoked_function_arn)), _client, _now(), _pushed)
     try:
         told = parse(event, door.setting.watched, str(context.aws_request_id), door.now)
         decisions = [_log(event, made) for made in door.answer(told)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from rehearsal.cloud.budget_type import Budget
+from rehearsal.cloud.network_types import network_types
 from rehearsal.service import Cloud, Params, Provisioned, ResourceType, Stack
 
 
@@ -40,4 +42,8 @@ class GlueSecurityConfiguration(ResourceType):
 
 def lacking(cloud: Cloud) -> dict[str, ResourceType]:
     """The types by name."""
-    return {"AWS::Glue::SecurityConfiguration": GlueSecurityConfiguration(cloud)}
+    return {
+        **network_types(cloud),
+        "AWS::Budgets::Budget": Budget(cloud),
+        "AWS::Glue::SecurityConfiguration": GlueSecurityConfiguration(cloud),
+    }

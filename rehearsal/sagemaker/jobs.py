@@ -17,6 +17,7 @@ from rehearsal.sagemaker.container import SAGEMAKER, Container, check_pull
 from rehearsal.sagemaker.tags import Tags, request_tags, tagging
 from rehearsal.service import Caller, Params, Permission, ServiceError, Unsupported, arn
 from rehearsal.transfer import Transfer, place
+from rehearsal.vpc import check_for_sagemaker
 
 LOST = "InternalServerError: lost when the rehearsal stopped"
 ENDED = ("Completed", "Failed", "Stopped")
@@ -50,13 +51,14 @@ class Jobs(Tags):
                 end(job.get("Process"))
                 fail(key, LOST)
 
-    def _accept(self, kind: str, job: Document, name: str, caller: Caller, params: Params) -> None:
+    def _accept(self, kind: str, job: Document, name: str, caller: Caller, params: Params, vpc: Params | None) -> None:
         """Check what AWS checks before it answers, and keep the job."""
         if not NAME.match(params[name]):
             raise ServiceError("ValidationException", f"{name} {params[name]!r} must match {NAME.pattern}")
         if not ROLE.match(params["RoleArn"]):
             raise ServiceError("ValidationException", f"RoleArn {params['RoleArn']!r} is no role's ARN")
         self._check_role(params["RoleArn"], caller)
+        check_for_sagemaker(self.cloud, vpc, params["RoleArn"], caller)
         with self.cloud.store.transaction():
             if self.cloud.store.get(kind, job["Arn"]):
                 raise ServiceError("ResourceInUse", f"{name} must be unique: {job['Arn']} already exists")
@@ -154,14 +156,6 @@ def creation(action: str, made: str, params: Params, context: Params) -> list[Pe
     """The checks of a job's creation: the action itself, passing the role, and tagging."""
     role = Permission("iam:PassRole", params["RoleArn"], {"iam:PassedToService": SAGEMAKER})
     return [Permission(action, made, {**context, **request_tags(params)}), role, *tagging(made, params)]
-
-
-def vpc_context(vpc: Params | None) -> Params:
-    return (
-        {"sagemaker:VpcSubnets": vpc["Subnets"], "sagemaker:VpcSecurityGroupIds": vpc["SecurityGroupIds"]}
-        if vpc
-        else {}
-    )
 
 
 def refuse(params: Params, what: str, *names: str) -> None:

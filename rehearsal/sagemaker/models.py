@@ -15,6 +15,7 @@ from rehearsal.sagemaker.serverless import check_serverless, check_serverless_mo
 from rehearsal.sagemaker.tags import Permissions, Tags, request_tags, tagging
 from rehearsal.sagemaker.variant_plan import container_of
 from rehearsal.service import Caller, Params, Permission, ServiceError, Unsupported, arn
+from rehearsal.vpc import check_for_sagemaker, vpc_context
 
 Document = dict[str, Any]
 MODEL, CONFIG, ENDPOINT = "sagemaker/model", "sagemaker/endpoint-config", "sagemaker/endpoint"
@@ -59,11 +60,9 @@ def endpoint_arn(caller: Caller, name: str) -> str:
 
 def _creates_model(params: Params, caller: Caller) -> list[Permission]:
     made, role = model_arn(caller, params["ModelName"]), params.get("ExecutionRoleArn")
-    vpc = params.get("VpcConfig") or {}
     context = {
         "sagemaker:NetworkIsolation": str(params.get("EnableNetworkIsolation", False)).lower(),
-        **({"sagemaker:VpcSubnets": vpc["Subnets"]} if vpc else {}),
-        **({"sagemaker:VpcSecurityGroupIds": vpc["SecurityGroupIds"]} if vpc else {}),
+        **vpc_context(params.get("VpcConfig")),
         **request_tags(params),
     }
     passed = [Permission("iam:PassRole", role, {"iam:PassedToService": SAGEMAKER})] if role else []
@@ -120,6 +119,7 @@ class Models(Tags):
             raise ServiceError("ValidationException", "ExecutionRoleArn is required to host a model")
         if self.cloud.store.get(MODEL, made) is not None:
             raise ServiceError("ValidationException", f'Cannot create already existing model "{made}".')
+        check_for_sagemaker(self.cloud, params.get("VpcConfig"), role, caller)
         if url := container.get("ModelDataUrl"):
             try:
                 check_readable(self.cloud, url, role, caller)

@@ -22,12 +22,12 @@ from rehearsal.sagemaker.jobs import (
     on_job,
     refuse,
     stamp,
-    vpc_context,
 )
 from rehearsal.sagemaker.listing import page
 from rehearsal.sagemaker.tags import Permissions
 from rehearsal.service import Caller, Params, Permission, ServiceError, Unsupported, arn
 from rehearsal.transfer import Transfer, place
+from rehearsal.vpc import vpc_context
 
 KIND = "sagemaker/processing-job"
 GROUP = "/aws/sagemaker/ProcessingJobs"
@@ -88,7 +88,8 @@ class ProcessingJobs(Jobs):
     def create_processing_job(self, caller: Caller, params: Params) -> Params:
         _check(params)
         job = _new(params, caller)
-        self._accept(KIND, job, "ProcessingJobName", caller, params)
+        vpc = (params.get("NetworkConfig") or {}).get("VpcConfig")
+        self._accept(KIND, job, "ProcessingJobName", caller, params, vpc)
         folder = self._job_folder("processing-jobs", caller, params["ProcessingJobName"])
         self._in_background(
             lambda: self._attempt(

@@ -102,7 +102,7 @@ class TrainingJobs(Jobs):
     def create_training_job(self, caller: Caller, params: Params) -> Params:
         check_request(params)
         job = _new(params, caller)
-        self._accept(KIND, job, "TrainingJobName", caller, params)
+        self._accept(KIND, job, "TrainingJobName", caller, params, params.get("VpcConfig"))
         folder = self._job_folder("training-jobs", caller, params["TrainingJobName"])
         self._in_background(
             lambda: self._attempt(job["Arn"], lambda: self._train(job, folder, caller), self._fail_training, folder),

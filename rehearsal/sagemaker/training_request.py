@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from rehearsal.sagemaker.container import image_name
-from rehearsal.sagemaker.jobs import check_instance, creation, refuse, vpc_context
+from rehearsal.sagemaker.jobs import check_instance, creation, refuse
 from rehearsal.service import Caller, Params, Permission, ServiceError, Unsupported, arn
+from rehearsal.vpc import vpc_context
 
 _REFUSED = (
     "DebugHookConfig",

@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,26 +59,40 @@ class Alone:
 
     def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """This interpreter, seeing only the folder."""
-        variables = {**os.environ, "PYTHONPATH": str(self.folder)}
-        return subprocess.run([sys.executable, *arguments], cwd=self.folder, env=variables, capture_output=True,
-                              text=True, check=False, timeout=120)  # fmt: skip
+        return subprocess.run([sys.executable, *arguments], cwd=self.folder, env=self._environment(), check=False,
+                              capture_output=True, text=True, timeout=300)  # fmt: skip
 
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The rehearsal's daemon as a child of this process, so that it ends with the test whatever happens."""
+        command = [sys.executable, "-m", "rehearsal.server", "--state-dir", ".rehearsal", "--port", "0"]
+        with (self.folder / "server.log").open("wb") as log:
+            daemon = subprocess.Popen(command, cwd=self.folder, env=self._environment(), stdout=log, stderr=log)
+        try:
+            while not (self.folder / ".rehearsal" / "server.json").exists():
+                assert daemon.poll() is None, (self.folder / "server.log").read_text()
+                time.sleep(0.05)
+            yield
+        finally:
+            daemon.terminate()
+            try:
+                daemon.wait(30)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
 
-@pytest.fixture
-def alone(tmp_path: Path, assembly: Assembly) -> Iterator[Alone]:
-    made = Alone(tmp_path / "alone", assembly)
-    yield made
-    made.python("-m", "rehearsal", "down")
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(self.folder)}
 
 
 def test_the_rehearsal_deploys_the_assembly_with_nothing_else_of_the_repository(
-    alone: Alone, assembly: Assembly
+    tmp_path: Path, assembly: Assembly
 ) -> None:
+    alone = Alone(tmp_path / "alone", assembly)
     for room in ("stacks", "config", "contract", "app"):
         assert alone.python("-c", f"import {room}").returncode != 0, f"{room} must not be there to import"
-    started = alone.python("-m", "rehearsal", "up", "--port", "0")
-    assert started.returncode == 0, started.stderr
-    deployed = alone.python("-m", "rehearsal", "deploy")
+    with alone.running():
+        deployed = alone.python("-m", "rehearsal", "deploy")
     assert deployed.returncode == 0, deployed.stderr
     for stack in assembly.templates:
         assert f"{stack}: created" in deployed.stderr

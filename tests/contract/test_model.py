@@ -103,6 +103,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "found rollout with endpoint: serverless, which knows no such thing",
     ),
     ({"serving": {"endpoint": "async", "serverless": {"memory_mb": 1024}}}, "found serverless with endpoint: async"),
+    (
+        {"serving": {"endpoint": "serverless", "instances": {"minimum": 1}, "rollout": {"type": "canary"}}},
+        "found instances, rollout with endpoint: serverless, which knows no such thing; allowed: leave them out",
+    ),
+    (
+        {"serving": {"endpoint": "none", "alarms": {"p99_latency_ms": 5}, "instance_type": "ml.m6i.large"}},
+        "found alarms, instance_type with endpoint: none",
+    ),
     ({"serving": {"endpoint": "lambda"}}, "serving.endpoint: found 'lambda'; allowed: 'instance', 'serverless'"),
     ({"serving": {"instances": {"minimum": 1}, "rollout": {"type": "canary"}}}, "found a canary rollout with"),
     ({"retraining__schedule": "daily"}, "retraining.schedule: found 'daily'; allowed: rate(1 day) or cron("),

@@ -108,6 +108,7 @@ class World:
         clients = {name: self._client(name) for name in SERVICES}
         patch.setattr(handler, "_client", clients.__getitem__)
         patch.setattr(handler, "_now", lambda: self.now)
+        patch.setattr(handler, "_pushed", set())
         for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
 

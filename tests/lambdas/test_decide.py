@@ -155,8 +155,15 @@ def test_the_same_event_has_the_same_token_and_every_other_one_another() -> None
 
     bikes = Model("bike_demand", "p", ())
     assert token(request()) == token(request(asked=NOON - MINUTE))
-    tokens = {token(request()), token(request(id="2")), token(request("schedule")), token(request(), bikes)}
-    assert len(tokens) == 4
+    newer = request(as_of="2026-05-01")
+    tokens = {
+        token(request()),
+        token(request(id="2")),
+        token(request("schedule")),
+        token(request(), bikes),
+        token(newer),
+    }
+    assert len(tokens) == 5
     assert all(token.isalnum() and len(token) <= 128 for token in tokens)
 
 

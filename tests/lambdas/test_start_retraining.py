@@ -193,6 +193,11 @@ def test_a_push_beyond_the_budget_waits_and_is_not_dropped(world: World) -> None
     (made,) = world.invoke(push_event())
     assert (made["decision"], "budget of 3" in made["reason"]) == ("defer", True)
     assert made["until"] > NOON.isoformat()
+    (message,) = world.messages
+    assert message["subject"] == "flight_delay: a retraining waits"
+    assert "budget of 3 retrainings a day is used up" in message["message"]
+    world.invoke(push_event(), "delivered-again")
+    assert len(world.messages) == 1
     world.pass_time(NOON + DAY)
     (started,) = world.started()
     assert started.variables["Reason"] == f"push aaaaaaaa changes {TRAIN}"
@@ -234,6 +239,7 @@ def test_all_that_waits_for_the_cool_down_becomes_one_retraining(world: World) -
     decisions = world.pass_time(NOON + DAY)
     assert len(world.started()) == 1
     assert [made["decision"] for made in decisions].count("ignore") == 2
+    assert world.messages == []
 
 
 # -- single flight, and what goes wrong -----------------------------------------------------------------------

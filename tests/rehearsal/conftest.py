@@ -64,15 +64,15 @@ def make_role(cloud: Running, name: str, trusted: str, *statements: dict[str, An
     return str(arn)
 
 
-def open_queue(cloud: Running, name: str) -> str:
-    """A queue that every rule may write to; returns its URL."""
+def open_queue(cloud: Running, name: str, writer: str = "events.amazonaws.com") -> str:
+    """A queue that every rule (or another service) may write to; returns its URL."""
     policy = {
         "Statement": [
             {
                 "Effect": "Allow",
                 "Action": "sqs:SendMessage",
                 "Resource": "*",
-                "Principal": {"Service": "events.amazonaws.com"},
+                "Principal": {"Service": writer},
             }
         ]
     }

@@ -120,6 +120,37 @@ def test_an_endpoint_that_nobody_asks_any_more_shrinks_to_its_minimum(cloud: Run
     until(lambda: count(cloud, "idle") == 1)
 
 
+def test_a_policy_may_track_another_metric_such_as_what_waits_for_each_instance(cloud: Running) -> None:
+    live(cloud, "queued")
+    dimensions = [{"Name": "EndpointName", "Value": "queued"}]
+    metric = {
+        "Namespace": "Tests",
+        "MetricName": "BacklogPerInstance",
+        "Statistic": "Average",
+        "Dimensions": dimensions,
+    }
+    scaling = cloud.client("application-autoscaling")
+    scaling.register_scalable_target(**variant("queued"), MinCapacity=1, MaxCapacity=4)
+    scaling.put_scaling_policy(
+        **variant("queued"),
+        PolicyName="backlog",
+        PolicyType="TargetTrackingScaling",
+        TargetTrackingScalingPolicyConfiguration={
+            "TargetValue": 5.0,
+            "CustomizedMetricSpecification": metric,
+            "ScaleOutCooldown": 3600,
+            "DisableScaleIn": True,
+        },
+    )
+
+    def grown_by_a_backlog_of_ten() -> bool:
+        point = {"MetricName": "BacklogPerInstance", "Dimensions": dimensions, "Value": 10.0}
+        cloud.client("cloudwatch").put_metric_data(Namespace="Tests", MetricData=[point])
+        return count(cloud, "queued") == 2
+
+    until(grown_by_a_backlog_of_ten)
+
+
 def test_a_raised_minimum_takes_effect_at_once_and_the_role_of_the_service_does_it(cloud: Running) -> None:
     live(cloud, "raised")
     scaling = cloud.client("application-autoscaling")

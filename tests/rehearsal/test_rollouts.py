@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from rehearsal.server import Running
 from tests.rehearsal import serving
-from tests.rehearsal.conftest import make_role
+from tests.rehearsal.conftest import make_role, open_queue
 from tests.rehearsal.serving import DOUBLES, configure, packed, settled, until
 
 REQUESTS, RATE = 1200, 120
@@ -29,9 +30,9 @@ def role(shared_cloud: Running) -> str:
     return make_role(shared_cloud, "serving", "sagemaker.amazonaws.com", *ALLOWED)
 
 
-def live(cloud: Running, name: str) -> str:
-    """An endpoint of two instances in service; its address."""
-    configure(cloud, name, packed(), instances=2)
+def live(cloud: Running, name: str, instances: int = 2) -> str:
+    """An endpoint in service, of two instances; its address."""
+    configure(cloud, name, packed(), instances=instances)
     sagemaker = cloud.client("sagemaker")
     made = sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)["EndpointArn"]
     assert settled(cloud, name)["EndpointStatus"] == "InService"
@@ -183,6 +184,65 @@ def test_the_execution_role_must_be_allowed_to_look_at_the_alarms(
     alarm(shared_cloud, "blind-errors", "blind", "blind", **settings)
     with pytest.raises(ClientError, match="needs cloudwatch:DescribeAlarms"):
         update(shared_cloud, "blind", "blind", "blind-errors")
+
+
+def test_a_linear_rollout_gives_the_new_fleet_one_more_instances_share_in_every_step(shared_cloud: Running) -> None:
+    url = live(shared_cloud, "linear", instances=3)
+    configure(shared_cloud, "linear-3", packed(3), instances=3)
+    step = {"Type": "LINEAR", "LinearStepSize": {"Type": "INSTANCE_COUNT", "Value": 1}, "WaitIntervalInSeconds": 60}
+    shared_cloud.client("sagemaker").update_endpoint(
+        EndpointName="linear",
+        EndpointConfigName="linear-3",
+        DeploymentConfig={"BlueGreenUpdatePolicy": {"TrafficRoutingConfiguration": step}},
+    )
+    shares = []
+    with httpx.Client(timeout=30) as client:
+        while (
+            shared_cloud.client("sagemaker").describe_endpoint(EndpointName="linear")["EndpointStatus"] != "InService"
+        ):
+            answers = [client.post(f"{url}/invocations", json=[1]) for _ in range(6)]
+            assert {answer.status_code for answer in answers} == {200}
+            shares.append(sum(answer.text == "[3.0]" for answer in answers) / 6)
+    steps = [1 / 3, 2 / 3]
+    found = [share for share in shares if any(abs(share - step) < 0.01 for step in steps)]
+    assert {round(share * 3) for share in found} == {1, 2}, shares
+    assert shares == sorted(shares), "traffic moves one way"
+    assert httpx.post(f"{url}/invocations", json=[1]).text == "[3.0]"
+
+
+def test_an_alarm_that_rings_is_an_event_and_tells_its_topic_once(shared_cloud: Running) -> None:
+    events, messages = (open_queue(shared_cloud, f"ringing-{by}", f"{by}.amazonaws.com") for by in ("events", "sns"))
+    queue = "arn:aws:sqs:us-east-1:000000000000:ringing"
+    rules, topics = shared_cloud.client("events"), shared_cloud.client("sns")
+    rules.put_rule(Name="ringing", EventPattern=json.dumps({"detail-type": ["CloudWatch Alarm State Change"]}))
+    rules.put_targets(Rule="ringing", Targets=[{"Id": "1", "Arn": f"{queue}-events"}])
+    topic = topics.create_topic(Name="ringing")["TopicArn"]
+    topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"{queue}-sns")
+    alarm(
+        shared_cloud, "rings", "any", "any", MetricName="Errors", Statistic="Sum", Threshold=0.0, AlarmActions=[topic]
+    )
+    dimensions = {"EndpointName": "any", "VariantName": "AllTraffic", "EndpointConfigName": "any"}
+    shared_cloud.client("cloudwatch").put_metric_data(
+        Namespace="AWS/SageMaker",
+        MetricData=[{"MetricName": "Errors", "Value": 1.0,
+                     "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()]}],
+    )  # fmt: skip
+    states: list[str] = []
+    while states[-2:] != ["ALARM", "OK"]:
+        details = [event["detail"] for event in received(shared_cloud, events)]
+        states += [detail["state"]["value"] for detail in details if detail["alarmName"] == "rings"]
+    (message,) = received(shared_cloud, messages)
+    told = json.loads(message["Message"])
+    assert (told["AlarmName"], told["NewStateValue"], told["Trigger"]["MetricName"]) == ("rings", "ALARM", "Errors")
+
+
+def received(cloud: Running, url: str) -> list[Any]:
+    """What arrives next in a queue."""
+    queue = cloud.client("sqs")
+    messages = until(lambda: queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"))
+    for message in messages:
+        queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+    return [json.loads(message["Body"]) for message in messages]
 
 
 def test_an_alarm_that_can_not_be_evaluated_is_refused(shared_cloud: Running) -> None:

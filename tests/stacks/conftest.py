@@ -10,8 +10,17 @@ import pytest
 from tests.conftest import Assembly, python
 
 CONNECTION = "arn:aws:codeconnections:eu-west-1:111122223333:connection/01234567-89ab-cdef-0123-456789abcdef"
+EXISTING = {
+    "vpc": "vpc-0123456789abcdef0", "subnets": ["subnet-0123456789abcdef0"], "availability_zone": "eu-west-1a",
+    "security_groups": ["sg-0123456789abcdef0", "sg-0123456789abcdef1"],
+}  # fmt: skip
 OTHER_SETTINGS = {
-    "bounded": {"permissions_boundary": "teams/pushline-boundary", "source": {"type": "s3"}},
+    "bounded": {
+        "budgets": {"staging": None},
+        "source": {"type": "s3"},
+        "permissions_boundary": "teams/pushline-boundary",
+        "network": {"training": EXISTING, "staging": {"vpc": "none"}, "production": {"vpc": "none"}},
+    },
     "connected": {"source": {"type": "connection", "repository": "acme/models", "connection_arn": CONNECTION}},
 }
 """What differs in platform.yaml, by the folder of the assembly."""

@@ -61,6 +61,8 @@ class World:
     """The variants of which there are captured answers."""
     jobs: list[dict[str, Any]] = field(default_factory=list)
     metrics: list[dict[str, Any]] = field(default_factory=list)
+    """What was published, but for the `marks` of releases on the dashboard."""
+    marks: list[tuple[str, int]] = field(default_factory=list)
     interrupt: dict[str, Callable[[], Any]] = field(default_factory=dict)
     """Run once, before the named operation is answered; what it raises is the answer."""
 
@@ -266,7 +268,11 @@ class World:
 
     def _put_metric_data(self, data: dict[str, Any]) -> dict[str, Any]:
         assert data["Namespace"] == "Pushline"
-        self.metrics += data["MetricData"]
+        of_releases = {"ReleasedVersion", "RejectedVersion"}
+        self.marks += [
+            (one["MetricName"], one["Value"]) for one in data["MetricData"] if one["MetricName"] in of_releases
+        ]
+        self.metrics += [one for one in data["MetricData"] if one["MetricName"] not in of_releases]
         return {}
 
     def _get_object(self, query: dict[str, Any]) -> dict[str, Any]:

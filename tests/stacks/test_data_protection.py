@@ -16,7 +16,9 @@ NOT_TAGGED = {
     "AWS::IAM::Policy", "AWS::KMS::Alias", "AWS::Lambda::EventInvokeConfig", "AWS::Lambda::Permission",
     "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SNS::Subscription", "AWS::SQS::QueuePolicy",
     "AWS::Glue::SecurityConfiguration", "AWS::ApplicationAutoScaling::ScalingPolicy",
-    "AWS::Logs::ResourcePolicy", "AWS::Events::EventBusPolicy", "AWS::Scheduler::Schedule",
+    "AWS::Budgets::Budget", "AWS::EC2::SecurityGroupEgress", "AWS::EC2::SecurityGroupIngress",
+    "AWS::EC2::SubnetRouteTableAssociation",
+    "AWS::Glue::Connection", "AWS::Logs::ResourcePolicy", "AWS::Events::EventBusPolicy", "AWS::Scheduler::Schedule",
 }  # fmt: skip
 """Types that take no tags."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from stacks.monitor_workflow import DAYS, SUBSTITUTIONS
+from stacks.retrain_workflow import IN_A_VPC
 from tests.conftest import Assembly
 from tests.stacks import policies
 
@@ -46,8 +47,9 @@ def test_metrics_go_into_our_namespace_only(assembly: Assembly) -> None:
 
 def test_the_definition_is_completed_and_fits_the_job(assembly: Assembly) -> None:
     machine = assembly.one("AWS::StepFunctions::StateMachine", MONITORING)
-    assert set(machine["DefinitionSubstitutions"]) == set(SUBSTITUTIONS)
+    assert set(machine["DefinitionSubstitutions"]) == {*SUBSTITUTIONS, *IN_A_VPC}
     watch = json.loads(machine["DefinitionString"])["States"]["Watch"]["Arguments"]
-    assert watch["NetworkConfig"] == {"EnableNetworkIsolation": True}
+    inside = {"Subnets": ["${Subnets}"], "SecurityGroupIds": ["${SecurityGroups}"]}
+    assert watch["NetworkConfig"] == {"EnableNetworkIsolation": True, "VpcConfig": inside}
     assert all(len(word) <= 256 for word in watch["AppSpecification"]["ContainerEntrypoint"])
     assert DAYS + len(("challenger", "baseline", "holdout")) <= MOST_INPUTS

@@ -12,7 +12,9 @@ from tests.stacks import policies
 NO_RESOURCES = {
     "ecr:GetAuthorizationToken", "cloudwatch:PutMetricData", "cloudwatch:DescribeAlarms",
     "application-autoscaling:DescribeScalableTargets", "application-autoscaling:DescribeScalingPolicies",
-    "sagemaker:ListModels", "sagemaker:ListEndpointConfigs",
+    "ec2:DeleteNetworkInterfacePermission", "ec2:DescribeDhcpOptions", "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcAttribute",
+    "ec2:DescribeVpcEndpoints", "ec2:DescribeVpcs", "sagemaker:ListModels", "sagemaker:ListEndpointConfigs",
     "logs:CreateLogDelivery", "logs:GetLogDelivery", "logs:UpdateLogDelivery", "logs:DeleteLogDelivery",
     "logs:ListLogDeliveries", "logs:PutResourcePolicy", "logs:DescribeResourcePolicies", "logs:DescribeLogGroups",
     "xray:PutTraceSegments", "xray:PutTelemetryRecords", "xray:GetSamplingRules", "xray:GetSamplingTargets",
@@ -115,7 +117,7 @@ def test_jobs_are_created_within_the_guardrails_only(
 ) -> None:
     (statement,) = [found for found in policies.of(assembly, "RetrainRole", stack) if action in found.actions]
     assert "ml.m6i.large" in statement.conditions["ForAllValues:StringEquals"]["sagemaker:InstanceTypes"]
-    assert statement.conditions["Null"] == {"sagemaker:InstanceTypes": "false"}
+    assert statement.conditions["Null"]["sagemaker:InstanceTypes"] == "false"
     assert statement.conditions["NumericLessThanEquals"] == {"sagemaker:MaxRuntimeInSeconds": str(minutes * 60)}
     assert statement.conditions["Bool"] == {"sagemaker:NetworkIsolation": "true"}
     assert "Key" in json.dumps(statement.conditions["StringEquals"]["sagemaker:VolumeKmsKeyArn"])

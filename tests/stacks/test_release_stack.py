@@ -238,7 +238,7 @@ def test_cfn_lint_finds_nothing(assembly: Assembly) -> None:
     assert found.returncode == 0, found.stdout
 
 
-@pytest.mark.parametrize("kind", ["async", "serverless"])
+@pytest.mark.parametrize("kind", ["async", "serverless", "none"])
 def test_the_reconciler_of_another_kind_of_endpoint_may_make_its_calls_and_no_others(kind: str) -> None:
     import aws_cdk
     from aws_cdk import assertions

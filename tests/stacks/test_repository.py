@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from config import load_settings
+from contract import load_models
 from lambdas.start_retraining.events import Request, Told, Watched, parse
 from lambdas.start_retraining.handler import Environment
-from lambdas.start_retraining.route import Model
-from tests.conftest import Assembly
+from lambdas.start_retraining.route import Model, alarmed
+from tests.conftest import ROOT, Assembly
 from tests.lambdas.retraining_world import ACCOUNT, ARN, DATA, NOON, alarm_event, arrival_event, push_event
 from tests.stacks import policies
 
@@ -99,9 +100,17 @@ def test_the_data_rule_lets_only_raw_data_through(assembly: Assembly) -> None:
 def test_the_drift_rule_matches_the_drift_alarms_that_are_deployed(assembly: Assembly) -> None:
     detail = pattern_of(assembly, "aws.cloudwatch")["detail"]
     assert detail == {"alarmName": [{"wildcard": "*-drift-*"}], "state": {"value": ["ALARM"]}}
-    request = told(alarm_event())
-    assert isinstance(request, Request)
-    assert fnmatchcase(request.model, "*-drift-*")
+    models = [Model(found.name, "p", ()) for found in load_models(ROOT, load_settings().guardrails)]
+    about = {}
+    for stack in assembly.templates:
+        for alarm in assembly.resources("AWS::CloudWatch::Alarm", stack).values():
+            name = alarm["Properties"].get("AlarmName")
+            if isinstance(name, str) and fnmatchcase(name, "*-drift-*"):
+                request = told(alarm_event(name))
+                assert isinstance(request, Request)
+                about[name] = alarmed(request.model, models)
+    assert {model.name for model in about.values() if model} == {model.name for model in models}
+    assert None not in about.values()
 
 
 def test_schedules_may_invoke_the_function_and_nothing_else(assembly: Assembly) -> None:

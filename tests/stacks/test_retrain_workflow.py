@@ -15,7 +15,7 @@ from config import load_settings
 from contract import Model, load_models
 from contract.bundle import Bundle
 from contract.retraining import Trigger, retraining_input
-from stacks.retrain_workflow import SUBSTITUTIONS, retrain_workflow
+from stacks.retrain_workflow import IN_A_VPC, SUBSTITUTIONS, retrain_workflow
 from tests.conftest import ROOT
 from tests.stacks.state_machine import RUN, Execution, TaskFailed, run
 
@@ -40,6 +40,7 @@ FILLED = {
     "Topic": "arn:aws:sns:us-east-1:000000000000:notifications", "FeatureJob": "flight-delay-features",
     "TrainingRole": "arn:aws:iam::000000000000:role/training", "EvaluationRole": "arn:aws:iam::000000000000:role/e",
     "Image": "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0",
+    "Subnets": 'subnet-1","subnet-2', "SecurityGroups": "sg-1",
 }  # fmt: skip
 CHAMPION = "arn:aws:sagemaker:us-east-1:000000000000:model-package/flight-delay/3"
 
@@ -51,7 +52,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def definition(model: Model) -> dict[str, Any]:
-    return filled(retrain_workflow(model, SETTINGS.guardrails))
+    return filled(retrain_workflow(model, SETTINGS.guardrails, vpc=True))
 
 
 def filled(template: dict[str, Any]) -> dict[str, Any]:
@@ -251,10 +252,19 @@ def test_without_spot_there_is_no_waiting_time(definition: dict[str, Any]) -> No
     assert given["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600}
 
 
+def test_jobs_run_in_the_networks_subnets_or_in_no_vpc(definition: dict[str, Any], model: Model) -> None:
+    inside = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    given = retrain(definition).arguments
+    assert given["Train"]["VpcConfig"] == given["Evaluate"]["NetworkConfig"]["VpcConfig"] == inside
+    outside = retrain_workflow(model, SETTINGS.guardrails, vpc=False)
+    assert "VpcConfig" not in json.dumps(outside)
+    assert set(re.findall(r"\$\{(\w+)\}", json.dumps(outside))) == set(SUBSTITUTIONS)
+
+
 def test_an_instance_type_with_its_own_disk_gets_no_volume_key(model: Model) -> None:
     guardrails = SETTINGS.guardrails.model_copy(update={"training": SETTINGS.guardrails.training.model_copy(
         update={"instance_types": ("ml.m6i.large", "ml.m5d.large")})})  # fmt: skip
-    definition = filled(retrain_workflow(model, guardrails))
+    definition = filled(retrain_workflow(model, guardrails, vpc=True))
     keyless = retrain(definition, request=changed("training.instance_type", "ml.m5d.large")).arguments["Train"]
     assert "VolumeKmsKeyId" not in keyless["ResourceConfig"]
     assert "VolumeKmsKeyId" in retrain(definition).arguments["Train"]["ResourceConfig"]
@@ -305,8 +315,8 @@ def test_registering_the_same_run_twice_gives_one_version(definition: dict[str, 
 
 
 def test_every_name_that_cloudformation_fills_in_is_declared(model: Model) -> None:
-    text = json.dumps(retrain_workflow(model, SETTINGS.guardrails))
-    assert set(re.findall(r"\$\{(\w+)\}", text)) == set(SUBSTITUTIONS)
+    text = json.dumps(retrain_workflow(model, SETTINGS.guardrails, vpc=True))
+    assert set(re.findall(r"\$\{(\w+)\}", text)) == {*SUBSTITUTIONS, *IN_A_VPC}
 
 
 def test_every_task_retries_throttling_and_is_caught(definition: dict[str, Any]) -> None:

@@ -232,8 +232,10 @@ def test_the_dashboard_shows_the_live_version_its_alarms_and_every_fleets_traffi
     assert {"Ref": "ModelPackageArn"} in parts
     (status,) = [widget for widget in body["widgets"] if widget["type"] == "alarm"]
     assert len(status["properties"]["alarms"]) == len(alarms(production))
-    shown = "".join(widget["properties"]["metrics"][0][0]["expression"] for widget in body["widgets"]
-                    if widget["type"] == "metric")  # fmt: skip
+    graphs = [widget["properties"]["metrics"] for widget in body["widgets"] if widget["type"] == "metric"]
+    shown = "".join(lines[0][0]["expression"] for lines in graphs if isinstance(lines[0][0], dict))
+    ((released, rejected),) = [lines for lines in graphs if lines[0][0] == "Pushline"]
+    assert (released[1], rejected[1]) == ("ReleasedVersion", "RejectedVersion")
     for metric in ("Invocations", "Invocation5XXErrors", "Invocation4XXErrors", "ModelLatency"):
         assert f'MetricName="{metric}"' in shown
 
@@ -308,3 +310,24 @@ def test_an_asynchronous_endpoint_answers_into_its_environments_bucket_and_is_ro
     metrics = {alarm["MetricName"] for alarm in alarms(found).values()}
     assert metrics == {"Invocation4XXErrors", "Invocation5XXErrors", "ModelLatency"}, "all that SageMaker publishes"
     assert "/async/flight-delay/production/requests/" in json.dumps(found["Outputs"]["Requests"])
+
+
+def test_an_asynchronous_endpoint_scales_by_what_waits_for_each_instance() -> None:
+    found = template_of({"endpoint": "async", "scaling": {"backlog_per_instance": 7}})
+    policy = one(found, "AWS::ApplicationAutoScaling::ScalingPolicy")["Properties"]
+    tracked = policy["TargetTrackingScalingPolicyConfiguration"]
+    metric = tracked["CustomizedMetricSpecification"]
+
+    assert (tracked["TargetValue"], "PredefinedMetricSpecification" in tracked) == (7, False)
+    assert (metric["MetricName"], metric["Statistic"]) == ("ApproximateBacklogSizePerInstance", "Average")
+    assert metric["Dimensions"] == [{"Name": "EndpointName", "Value": "flight-delay-production"}]
+
+
+def test_without_an_endpoint_there_is_nothing_that_costs_money() -> None:
+    found = template_of({"endpoint": "none"})
+
+    assert {resource["Type"] for resource in found["Resources"].values()} == {"AWS::SageMaker::Model"}
+    assert set(found["Parameters"]) == {"Image", "ModelDataUrl", "ModelPackageArn"}
+    assert one(found, "AWS::SageMaker::Model")["Properties"]["EnableNetworkIsolation"] is True
+    assert found["Outputs"]["LiveModel"]["Condition"] == "HasModel"
+    assert found["Outputs"]["Endpoint"]["Value"] == "none"

@@ -9,7 +9,7 @@ import pytest
 
 from config import load_settings
 from contract import Model, deployed, load_models
-from stacks.retrain_workflow import SUBSTITUTIONS
+from stacks.retrain_workflow import IN_A_VPC, SUBSTITUTIONS
 from stacks.training_stack import registration
 from tests.conftest import ROOT, Assembly
 
@@ -83,7 +83,7 @@ def test_every_action_has_a_role_of_its_own(pipeline: dict[str, Any]) -> None:
 
 def test_the_definition_is_completed_by_cloudformation(assembly: Assembly) -> None:
     machine = assembly.one("AWS::StepFunctions::StateMachine", TRAINING)
-    assert set(machine["DefinitionSubstitutions"]) == set(SUBSTITUTIONS)
+    assert set(machine["DefinitionSubstitutions"]) == {*SUBSTITUTIONS, *IN_A_VPC}
     assert json.loads(machine["DefinitionString"])["QueryLanguage"] == "JSONata"
     assert machine["LoggingConfiguration"]["Level"] == "ALL"
 

@@ -1,0 +1,134 @@
+"""Versions of a tiny model, registered as the retraining registers them: what tests of releases roll out."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rehearsal.landscape import survey
+from rehearsal.server import Running
+from tests.rehearsal.serving import until
+
+GROUP, MODEL = "flight-delay", "flight_delay"
+REQUEST = "[1, 2]"
+IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0"
+GOOD = """
+import json, os, time
+
+def model_fn(model_dir):
+    return float(open(os.path.join(model_dir, "factor.txt")).read())
+
+def input_fn(body, content_type):
+    return json.loads(body)
+
+def predict_fn(data, model):
+    return [model * value for value in data]
+
+def output_fn(prediction, accept):
+    return json.dumps({"predictions": prediction}), "application/json"
+"""
+"""What `GOOD` answers is recorded with every version as the answer at evaluation."""
+CRASHES = GOOD.replace("    return float(", "    os._exit(3)\n    return float(")
+OTHER_SHAPE = GOOD.replace('{"predictions": prediction}', "prediction")
+
+
+@dataclass
+class Registry:
+    """Registers versions at a deployed rehearsal, and looks at what became of them."""
+
+    at: Running
+    factor: float = 1.0
+
+    def register(
+        self,
+        script: str = GOOD,
+        *,
+        status: str = "PendingManualApproval",
+        instances: tuple[int, int] = (2, 2),
+        instance_type: str = "ml.m6i.large",
+    ) -> int:
+        """A new version, whose recorded answer is the good script's; its number."""
+        self.factor += 1
+        run = f"run-{self.factor:g}"
+        answer = {"predictions": [self.factor * 1, self.factor * 2]}
+        facts = {"approval": "automatic", "metric": "auc", "challenger": "0.7", "champion": "0.6", "commit": "0" * 40,
+                 "serving_instance_type": instance_type, "serving_minimum_instances": str(instances[0]),
+                 "serving_maximum_instances": str(instances[1]), "lineage": "none",
+                 "sample_request": self._put(f"bundles/{GROUP}/{run}/sample_request.json", REQUEST.encode()),
+                 "sample_answer": self._put(f"evaluation/{GROUP}/{run}/sample_answer.json",
+                                            json.dumps(answer).encode())}  # fmt: skip
+        url = self._put(f"training/{GROUP}/{run}/output/model.tar.gz", _packed(self.factor, script))
+        made = self.at.client("sagemaker").create_model_package(
+            ModelPackageGroupName=GROUP, ModelApprovalStatus=status, CustomerMetadataProperties=facts,
+            InferenceSpecification={"Containers": [{"Image": IMAGE, "ModelDataUrl": url}],
+                                    "SupportedContentTypes": ["application/json"],
+                                    "SupportedResponseMIMETypes": ["application/json"]})  # fmt: skip
+        return int(made["ModelPackageArn"].rpartition("/")[2])
+
+    def package(self, version: int) -> dict[str, Any]:
+        where = f"arn:aws:sagemaker:us-east-1:000000000000:model-package/{GROUP}/{version}"
+        return dict(self.at.client("sagemaker").describe_model_package(ModelPackageName=where))
+
+    def decide(self, version: int, status: str, reason: str = "by hand") -> None:
+        self.at.client("sagemaker").update_model_package(
+            ModelPackageArn=self.package(version)["ModelPackageArn"], ModelApprovalStatus=status,
+            ApprovalDescription=reason)  # fmt: skip
+
+    def live(self, environment: str = "production") -> int:
+        """The version that the endpoint's own model says it runs; 0 without an endpoint in service."""
+        sagemaker, name = self.at.client("sagemaker"), f"{GROUP}-{environment}"
+        if not sagemaker.list_endpoints(NameContains=name, StatusEquals="InService")["Endpoints"]:
+            return 0
+        config = sagemaker.describe_endpoint(EndpointName=name)["EndpointConfigName"]
+        (variant,) = sagemaker.describe_endpoint_config(EndpointConfigName=config)["ProductionVariants"]
+        model = sagemaker.describe_model(ModelName=variant["ModelName"])
+        return int(model["PrimaryContainer"]["Environment"]["MODEL_PACKAGE_ARN"].rpartition("/")[2])
+
+    def rests(self) -> bool:
+        """Whether no reconciler runs."""
+        states = self.at.client("stepfunctions")
+        machines = survey(self.at.client).model(MODEL).reconcilers.values()
+        return not any(states.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]
+                       for arn in machines)  # fmt: skip
+
+    def settle(self, version: int, status: str) -> None:
+        """Wait until that version is live everywhere, has that status, and nothing runs any more."""
+        everywhere = ("staging", "production")
+        self._until(lambda: self.package(version)["ModelApprovalStatus"] == status
+                    and all(self.live(environment) == version for environment in everywhere)
+                    and self.rests())  # fmt: skip
+
+    def rejected(self, version: int) -> str:
+        """Wait until a version was rejected and nothing runs any more; why."""
+        self._until(lambda: self.package(version)["ModelApprovalStatus"] == "Rejected" and self.rests())
+        return str(self.package(version)["ApprovalDescription"])
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        try:
+            until(condition)
+        except AssertionError:
+            found = self.at.client("sagemaker").list_model_packages(ModelPackageGroupName=GROUP)
+            packages = [self.package(row["ModelPackageVersion"]) for row in found["ModelPackageSummaryList"]]
+            told = [(one["ModelPackageVersion"], one["ModelApprovalStatus"], one.get("ApprovalDescription"))
+                    for one in packages]  # fmt: skip
+            raise AssertionError(f"live: {self.live('staging')}, {self.live()}; versions: {told}") from None
+
+    def _put(self, key: str, content: bytes) -> str:
+        s3 = self.at.client("s3")
+        (bucket,) = [one["Name"] for one in s3.list_buckets()["Buckets"] if "artifacts" in one["Name"]]
+        s3.put_object(Bucket=bucket, Key=key, Body=content)
+        return f"s3://{bucket}/{key}"
+
+
+def _packed(factor: float, script: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name, content in (("factor.txt", str(factor)), ("code/pushline_entry.py", script)):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content.encode()))
+    return buffer.getvalue()

@@ -1,0 +1,198 @@
+"""Releases of tiny models in the whole rehearsal: the synthesized reconciler, stacks and roles; bad versions; hands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from rehearsal import server
+from rehearsal.assembly import deploy
+from rehearsal.landscape import survey
+from rehearsal.traffic import Tally, Traffic
+from tests.conftest import Assembly
+from tests.rehearsal.conftest import running
+from tests.rehearsal.registry import CRASHES, GROUP, MODEL, OTHER_SHAPE, REQUEST, Registry
+from tests.rehearsal.serving import until
+
+STACK, ENDPOINT, TIME_SCALE = "FlightDelay-Serving-Production", f"{GROUP}-production", 120
+REQUESTS, RATE = 1000, 120
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, assembly: Assembly) -> Iterator[Registry]:
+    """The synthesized stacks, with one version live that scales between two and three instances."""
+    with running(tmp_path_factory.mktemp("releases") / "state", time_scale=TIME_SCALE) as at:
+        deploy(at, assembly.path, Console(quiet=True))
+        registry = Registry(at)
+        registry.settle(registry.register(instances=(2, 3)), "Approved")
+        yield registry
+
+
+def parameters(registry: Registry) -> dict[str, str]:
+    (stack,) = registry.at.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
+    return {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+
+
+def targets(registry: Registry) -> list[dict[str, Any]]:
+    scaling = registry.at.client("application-autoscaling")
+    return list(scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"])
+
+
+def instances(registry: Registry) -> int:
+    return int(endpoint(registry)["ProductionVariants"][0]["CurrentInstanceCount"])
+
+
+def test_production_scales_as_the_version_asks(registry: Registry) -> None:
+    (target,) = targets(registry)
+    assert (target["ResourceId"], target["MinCapacity"], target["MaxCapacity"]) == (
+        f"endpoint/{ENDPOINT}/variant/AllTraffic", 2, 3)  # fmt: skip
+
+
+def test_another_instance_type_goes_autoscaling_off_change_on(registry: Registry) -> None:
+    done = len(scaling_calls(registry))
+    version = registry.register(instances=(2, 3), instance_type="ml.m6i.xlarge")
+    registry.settle(version, "Approved")
+    off, change, on = "DeregisterScalableTarget", "UpdateEndpoint", "RegisterScalableTarget"
+    assert scaling_calls(registry)[done:] == [off, change, on]
+    assert parameters(registry)["InstanceType"] == "ml.m6i.xlarge"
+    assert len(targets(registry)) == 1
+
+
+def test_a_raised_minimum_takes_effect(registry: Registry) -> None:
+    kind = parameters(registry)["InstanceType"]
+    registry.settle(registry.register(instances=(3, 4), instance_type=kind), "Approved")
+    until(lambda: instances(registry) == 3)
+    assert [target["MinCapacity"] for target in targets(registry)] == [3]
+
+
+def test_no_request_fails_and_only_approved_versions_answer_while_versions_come_and_go(registry: Registry) -> None:
+    before, kind = registry.live(), parameters(registry)["InstanceType"]
+    with asking(registry) as rollout:
+        better = registry.register(instances=(2, 3), instance_type=kind)
+        registry.settle(better, "Approved")
+    with asking(registry) as refusal:
+        registry.register(status="Rejected", instance_type=kind)
+        until(registry.rests)
+    with asking(registry) as rollback:
+        registry.decide(better, "Rejected")
+        registry.settle(before, "Approved")
+    tallies = (rollout, refusal, rollback)
+    assert [(tally.failed, tally.errors[:3]) for tally in tallies] == [(0, [])] * 3
+    assert all(tally.sent >= REQUESTS for tally in tallies)
+    answered = [{int(arn.rpartition("/")[2]) for arn in tally.answers} for tally in tallies]
+    assert answered == [{before, better}, {better}, {before, better}]
+
+
+@contextmanager
+def asking(registry: Registry) -> Iterator[Tally]:
+    """At least REQUESTS requests to production, RATE of them a second, until the block has ended."""
+    made = endpoint(registry)["EndpointArn"]
+    tags = registry.at.client("sagemaker").list_tags(ResourceArn=made)["Tags"]
+    url = next(tag["Value"] for tag in tags if tag["Key"] == "rehearsal:url")
+    with Traffic(url, REQUEST.encode(), "application/json", per_second=RATE, workers=8) as tally:
+        yield tally
+        until(lambda: tally.sent >= REQUESTS)
+
+
+def test_a_version_whose_server_crashes_or_answers_in_another_shape_stops_in_staging(registry: Registry) -> None:
+    live = registry.live()
+    crashes = registry.register(CRASHES)
+    assert "did not pass the ping health check" in registry.rejected(crashes)
+    other = registry.register(OTHER_SHAPE)
+    assert "The smoke test failed: the answer has another shape" in registry.rejected(other)
+    assert {registry.live("staging"), registry.live()} == {live}
+
+
+def test_an_update_that_cloudformation_rolls_back_rejects_the_version(registry: Registry) -> None:
+    """Production's role of stack updates may use the instance types of the guardrails only."""
+    live = registry.live()
+    refused = registry.register(instance_type="ml.p4d.24xlarge", status="Approved")
+    assert "The update of the serving stack rolled back" in registry.rejected(refused)
+    assert {registry.live("staging"), registry.live()} == {live}
+
+
+def test_an_endpoint_that_was_deleted_by_hand_is_made_again(registry: Registry) -> None:
+    live = registry.live()
+    registry.at.client("sagemaker").delete_endpoint(EndpointName=ENDPOINT)
+    until(lambda: registry.live() == 0)
+    wake(registry)
+    registry.settle(live, "Approved")
+    assert len(targets(registry)) == 1
+
+
+def test_a_release_waits_for_a_running_deployment_of_its_stack(registry: Registry) -> None:
+    """As a `cdk deploy` does, somebody updates the stack; the reconciler's update comes after it."""
+    stacks = registry.at.client("cloudformation")
+    keep = [{"ParameterKey": name, "UsePreviousValue": True} for name in parameters(registry)]
+    stacks.update_stack(StackName=STACK, UsePreviousTemplate=True, Parameters=keep,
+                        Tags=[{"Key": "deployed-by", "Value": "hand"}])  # fmt: skip
+    version = registry.register(instances=(2, 3), status="Approved")
+    registry.settle(version, "Approved")
+    assert executions(registry)[0]["status"] == "SUCCEEDED"
+
+
+def test_a_live_package_that_is_deleted_gives_way_to_the_newest_approved(registry: Registry) -> None:
+    before = registry.live()
+    version = registry.register(instances=(2, 3))
+    registry.settle(version, "Approved")
+    registry.at.client("sagemaker").delete_model_package(ModelPackageName=registry.package(version)["ModelPackageArn"])
+    wake(registry)
+    registry.settle(before, "Approved")
+    assert registry.live("staging") == before
+
+
+def test_nothing_was_denied_that_should_not_be(registry: Registry) -> None:
+    denied = {row["action"] for row in audited(registry) if row["decision"] != "Allow"}
+    assert denied <= {"sagemaker:CreateEndpointConfig"}, "only the instance type that no guardrail allows"
+
+
+def test_a_rollout_that_is_killed_while_it_bakes_is_lost_not_blamed_and_made_up_for(registry: Registry) -> None:
+    live = registry.live()
+    version = registry.register(instances=(2, 3), status="Approved")
+    until(lambda: endpoint(registry)["EndpointStatus"] == "Updating" and not registry.rests())
+    os.kill(registry.at.pid, signal.SIGKILL)
+    server._reap(registry.at.state_dir)
+    registry.at = server.up(registry.at.state_dir, port=0, time_scale=TIME_SCALE)
+    until(lambda: endpoint(registry)["EndpointStatus"] == "InService")
+    assert registry.live() == live
+    states, known = registry.at.client("stepfunctions"), executions(registry)
+    causes = [states.describe_execution(executionArn=row["executionArn"]).get("cause", "") for row in known]
+    assert "the execution was lost when the rehearsal stopped" in causes
+    wake(registry)
+    registry.settle(version, "Approved")
+
+
+def endpoint(registry: Registry) -> dict[str, Any]:
+    return dict(registry.at.client("sagemaker").describe_endpoint(EndpointName=ENDPOINT))
+
+
+def audited(registry: Registry) -> list[dict[str, Any]]:
+    lines = (registry.at.state_dir / "audit.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def scaling_calls(registry: Registry) -> list[str]:
+    """What was called about production's autoscaling and rollouts, in order."""
+    wanted = {"DeregisterScalableTarget", "RegisterScalableTarget", "UpdateEndpoint"}
+    return [action for row in audited(registry) if (action := row["action"].rpartition(":")[2]) in wanted
+            and ("scalable-target" in row["resource"] or row["resource"].endswith(f"endpoint/{ENDPOINT}"))]  # fmt: skip
+
+
+def executions(registry: Registry) -> list[dict[str, Any]]:
+    """Production's, the newest first."""
+    machine = survey(registry.at.client).model(MODEL).reconcilers["production"]
+    found = registry.at.client("stepfunctions").list_executions(stateMachineArn=machine, maxResults=5)
+    return list(found["executions"])
+
+
+def wake(registry: Registry) -> None:
+    """What the hourly schedule does."""
+    for machine in survey(registry.at.client).model(MODEL).reconcilers.values():
+        registry.at.client("stepfunctions").start_execution(stateMachineArn=machine)
