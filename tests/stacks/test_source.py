@@ -101,7 +101,8 @@ def test_only_the_named_repository_is_used_through_the_connection(otherwise: dic
 
 def test_what_is_wrong_about_a_source_is_said(tmp_path: Any) -> None:
     file = tmp_path / "platform.yaml"
-    file.write_text(PLATFORM_FILE.read_text() + "\nsource: {type: connection, repository: models}\n")
+    shipped = PLATFORM_FILE.read_text()
+    file.write_text(shipped.replace("source: {type: codecommit}", "source: {type: connection, repository: models}"))
     with pytest.raises(Invalid) as found:
         load_settings(file)
     assert "connection_arn" in str(found.value)
