@@ -22,4 +22,4 @@ class Environments:
                                                       environment=name, env=self.training)
                         for name in SERVING}  # fmt: skip
         for environment in (self.foundation, *self.serving.values()):
-            environment.network = network(app, settings=settings, environment=environment, env=self.training)
+            environment.network = network(app, settings=settings, environment=environment)
