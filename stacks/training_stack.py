@@ -55,7 +55,7 @@ class TrainingStack(Stack):
         self.feature_job = self._feature_job()
         self.retraining = self._retraining()
         self.pipeline = DeliveryPipeline(self, "Delivery", settings=settings, model=model, foundation=foundation,
-                                         repository=repository.repository, retraining=self.retraining)  # fmt: skip
+                                         source=repository.source, retraining=self.retraining)  # fmt: skip
         for found in self._crossings:
             self._forward(found)
         self._register_triggers()

@@ -76,33 +76,39 @@ EXISTING = {
     "security_groups": ["sg-0123456789abcdef0", "sg-0123456789abcdef1"],
 }  # fmt: skip
 OTHER_SETTINGS = {
-    "bounded": {
-        "budgets": {"staging": None},
-        "permissions_boundary": "teams/pushline-boundary",
-        "network": {"training": EXISTING, "staging": {"vpc": "none"}, "production": {"vpc": "none"}},
-    },
     "accounts": {
         "environments": {name: {"account": account, "region": "eu-west-1"} for name, account in ACCOUNTS.items()}
     },
+    "bounded": {
+        "budgets": {"staging": None},
+        "source": {"type": "s3"},
+        "permissions_boundary": "teams/pushline-boundary",
+        "network": {"training": EXISTING, "staging": {"vpc": "none"}, "production": {"vpc": "none"}},
+    },
+    "connected": {"source": {"type": "connection", "repository": "acme/models", "connection_arn": CONNECTION}},
 }
 """What differs in platform.yaml, by the folder of the assembly."""
 SYNTHESIZE = """
-import json, os, pathlib, app
-from stacks.acknowledgements import TABLE, Checks
-shipped, target = app.load_settings(), pathlib.Path(os.environ["CDK_OUTDIR"])
-checks, remember = [], Checks.__init__
+import json, os, pathlib
+from stacks import acknowledgements
+made = []
+remember = acknowledgements.Checks.__init__
 def __init__(self, app):
-    checks.append(self)
+    made.append(self)
     remember(self, app)
-Checks.__init__ = __init__
+acknowledgements.Checks.__init__ = __init__
+import app
+shipped, target = app.load_settings(), pathlib.Path(os.environ["CDK_OUTDIR"])
 for name, changes in {settings}.items():
     changed = type(shipped).model_validate({{**shipped.model_dump(), **changes}})
     app.load_settings = lambda changed=changed: changed
     os.environ["CDK_OUTDIR"] = str(target / name)
     app.main()
-used = [number for number, row in enumerate(TABLE) if any(row in check.used for check in checks)]
-(target / "acknowledged.json").write_text(json.dumps(used))
+used = [row.construct + row.finding for row in acknowledgements.TABLE if any(row in each.used for each in made)]
+(target / "used.json").write_text(json.dumps(used))
 """
+USED = "used.json"
+"""Beside the assemblies: the rows of the table of acknowledgements that had a finding."""
 
 
 @pytest.fixture(scope="session")
