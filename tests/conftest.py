@@ -71,6 +71,7 @@ def assembly(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Assemb
 
 
 ACCOUNTS = {"training": "111111111111", "staging": "222222222222", "production": "333333333333"}
+CONNECTION = "arn:aws:codeconnections:eu-west-1:111122223333:connection/01234567-89ab-cdef-0123-456789abcdef"
 EXISTING = {
     "vpc": "vpc-0123456789abcdef0", "subnets": ["subnet-0123456789abcdef0"], "availability_zone": "eu-west-1a",
     "security_groups": ["sg-0123456789abcdef0", "sg-0123456789abcdef1"],
