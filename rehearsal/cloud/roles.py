@@ -215,7 +215,10 @@ def _allows(document: str | dict[str, Any], by: str, action: str, resource: str,
     policy = json.loads(document) if isinstance(document, str) else document
     account = (source or resource).split(":")[4]
     keys = {"aws:sourceaccount": account, **({"aws:sourcearn": source} if source else {})}
-    context = iam_evaluator.EvalContext(by, "Service", account, action, resource, "", service_context=keys)
+    # AWS's services speak TLS, so that a topic or queue which enforces it lets them in.
+    context = iam_evaluator.EvalContext(
+        by, "Service", account, action, resource, "", secure_transport=True, service_context=keys
+    )
     statements = policy.get("Statement", [])
     effects = {
         s.get("Effect")
