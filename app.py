@@ -19,7 +19,7 @@ def main() -> None:
     settings = load_settings()
     models = load_models(ROOT, settings.guardrails)
     app = application(ROOT, settings)
-    environments = Environments(app, settings)
+    environments = Environments(app, settings, models)
     repository = RepositoryStack(
         app,
         "Pushline-Repository",

@@ -12,6 +12,7 @@ from config.document import Invalid, Problem, read, validated
 from config.environments import Environment, Environments
 from config.network import Networks
 from config.section import Section
+from config.source import CodeCommitSource, Source
 
 PLATFORM_FILE = Path(__file__).with_name("platform.yaml")
 
@@ -144,6 +145,7 @@ class Settings(Section):
 
     project: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{1,15}$")]
     environments: Environments = Environments()
+    source: Source = CodeCommitSource()
     guardrails: Guardrails
     monitoring: Monitoring = Monitoring()
     retention: Retention = Retention()

@@ -15,6 +15,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 from rich.console import Console
 
+from rehearsal.place import Place, remember
 from rehearsal.server import Running
 from rehearsal.toolkit_stack import TOOLKIT, VERSION_PARAMETER
 from rehearsal.toolkit_stack import template as toolkit_template
@@ -26,21 +27,6 @@ _BLOCKED = ("ROLLBACK_FAILED", "DELETE_FAILED", "CREATE_FAILED", "UPDATE_FAILED"
 
 class DeployFailed(Exception):
     """A stack did not come about, or the assembly can't be deployed here; the message says what and why."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """An account and region; the assembly leaves them open unless the configuration names them."""
-
-    account: str
-    region: str
-
-    def fill(self, text: str) -> str:
-        return (
-            text.replace("${AWS::AccountId}", self.account)
-            .replace("${AWS::Region}", self.region)
-            .replace("${AWS::Partition}", "aws")
-        )
 
 
 @dataclass(frozen=True)
@@ -64,9 +50,11 @@ def deploy(
     at: Running, cdk_out: Path, console: Console, wanted: Callable[[StackArtifact], bool] = lambda _: True
 ) -> None:
     """Publish assets and create or update every wanted stack of the assembly; DeployFailed at the first that fails."""
-    stacks = [stack for stack in read(cdk_out, Place(at.root.account, at.root.region)) if wanted(stack)]
+    assembled = read(cdk_out, Place(at.root.account, at.root.region))
+    stacks = [stack for stack in assembled if wanted(stack)]
     for place in dict.fromkeys(stack.place for stack in stacks):
         _bootstrap(at, place)
+    remember(at.state_dir, dict.fromkeys([_home(assembled), *(stack.place for stack in stacks)]))
     for stack in stacks:
         started = time.monotonic()
         if stack.assets is not None:
@@ -74,6 +62,12 @@ def deploy(
         with console.status(f"{stack.name}: deploying"):
             outcome = _deploy_stack(at, stack)
         console.print(f"{stack.name}: {outcome} ({time.monotonic() - started:.1f} s)", highlight=False, markup=False)
+
+
+def _home(stacks: list[StackArtifact]) -> Place:
+    """Where models are trained: the place of the pipelines, else of the first stack."""
+    trained = [stack.place for stack in stacks if "Pipeline" in stack.template.get("Outputs", {})]
+    return [*trained, *(stack.place for stack in stacks)][0]
 
 
 # -- reading the assembly -----------------------------------------------------------------------------
@@ -149,14 +143,21 @@ def _publish(at: Running, cdk_out: Path, stack: StackArtifact) -> None:
     manifest = json.loads(stack.assets.read_text())
     if images := manifest.get("dockerImages"):
         raise DeployFailed(f"{stack.name}: container image assets are not rehearsed ({len(images)} in the assembly)")
-    s3 = at.client("s3", account=stack.place.account, region=stack.place.region)
     for asset in manifest.get("files", {}).values():
         if "executable" in asset["source"]:
             raise DeployFailed(f"{stack.name}: assets built by a command are not rehearsed")
         for destination in asset["destinations"].values():
+            place = _published_as(destination, stack.place)
+            s3 = at.client("s3", account=place.account, region=place.region)
             bucket, key = (stack.place.fill(destination[part]) for part in ("bucketName", "objectKey"))
             if not _exists(s3, bucket, key):
                 s3.put_object(Bucket=bucket, Key=key, Body=_content(cdk_out, asset["source"]))
+
+
+def _published_as(destination: dict[str, str], default: Place) -> Place:
+    """A manifest may list other stacks' assets, which belong to the account of the role that publishes them."""
+    role = default.fill(destination.get("assumeRoleArn", "")).split(":")
+    return Place(role[4] if len(role) > 4 else default.account, destination.get("region", default.region))
 
 
 def _exists(s3: Any, bucket: str, key: str) -> bool:

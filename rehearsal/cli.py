@@ -18,8 +18,8 @@ from rich.table import Table
 from rehearsal import arrivals, assembly, audit, log_reader, predictions, server, status, waiting
 from rehearsal import state_dir as state
 from rehearsal.approval import APPROVED, REJECTED, set_approval
-from rehearsal.connection import NotRunning, clients, connect, repository_url, running
-from rehearsal.landscape import NotDeployed, survey
+from rehearsal.connection import NotRunning, connect, look, repository_url, running
+from rehearsal.landscape import NotDeployed
 from rehearsal.replay.plan import Refused
 from rehearsal.service import ServiceError
 from rehearsal.triggers import NotRetrained, by_hand
@@ -121,7 +121,7 @@ def load(
 def remote(state_dir: StateDir = STATE_DIR) -> None:
     """Print the URL for `git remote add`."""
     at = running(state_dir)
-    print(repository_url(at, survey(clients(at))))
+    print(repository_url(at, look(at)[1]))
 
 
 @app.command()

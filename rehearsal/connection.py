@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rehearsal import server
 from rehearsal.codecommit import git_url
 from rehearsal.landscape import ClientOf, Landscape, NotDeployed, survey
+from rehearsal.place import Place, recall
 
 
 class NotRunning(Exception):
@@ -24,16 +24,32 @@ def running(state_dir: Path) -> server.Running:
     return found
 
 
+def places(at: server.Running) -> list[Place]:
+    """Where something is deployed, training's place first."""
+    return recall(at.state_dir) or [Place(at.root.account, at.root.region)]
+
+
 def clients(at: server.Running) -> ClientOf:
-    """boto3 clients by service name, each made once."""
-    make: Callable[[str], Any] = at.client
-    return functools.cache(make)
+    """boto3 clients by service name and place, each made once."""
+    home = places(at)[0]
+
+    @functools.cache
+    def make(service: str, place: Place | None = None, /) -> Any:
+        where = place or home
+        return at.client(service, account=where.account, region=where.region)
+
+    return make
+
+
+def look(at: server.Running) -> tuple[ClientOf, Landscape]:
+    """Clients of a running rehearsal, and what is deployed on it."""
+    client_of = clients(at)
+    return client_of, survey(client_of, places(at))
 
 
 def connect(state_dir: Path) -> tuple[ClientOf, Landscape]:
     """Clients of the running rehearsal, and what is deployed on it."""
-    client_of = clients(running(state_dir))
-    return client_of, survey(client_of)
+    return look(running(state_dir))
 
 
 def repository_url(at: server.Running, landscape: Landscape) -> str:

@@ -23,8 +23,9 @@ from ruamel.yaml import YAML
 from rehearsal import arrivals, assembly, predictions, server, status, waiting
 from rehearsal import state_dir as state
 from rehearsal.approval import REJECTED, set_approval
-from rehearsal.connection import clients, repository_url
-from rehearsal.landscape import ClientOf, Landscape, survey
+from rehearsal.connection import look, repository_url
+from rehearsal.landscape import ClientOf, Landscape
+from rehearsal.place import Place
 from rehearsal.traffic import Tally
 from rehearsal.zero_downtime import ZeroDowntime
 
@@ -61,7 +62,7 @@ def tell(state_dir: Path, cdk_out: Path, repository: Path, console: Console, *, 
     """Tell the whole story from an empty state directory; True if all of it held."""
     began = time.time()
     state.require_git()
-    assembly.read(cdk_out, assembly.Place("", ""))  # nothing is forgotten for a story that can't be told
+    assembly.read(cdk_out, Place("", ""))  # nothing is forgotten for a story that can't be told
     state.purge(state_dir)
     state.prepare(state_dir)
     try:
@@ -84,8 +85,8 @@ def _set_the_stage(state_dir: Path, cdk_out: Path, repository: Path, console: Co
         at = server.up(state_dir, port=0, time_scale=time_scale)
     with _timed(console, "deploy: the templates as synthesized") as deployed:
         assembly.deploy(at, cdk_out, console)
-    client_of = clients(at)
-    stage = Stage(at, clone, console, client_of, survey(client_of), [up.result, deployed.result])
+    client_of, landscape = look(at)
+    stage = Stage(at, clone, console, client_of, landscape, [up.result, deployed.result])
     _clone(repository, clone)
     for parts in stage.landscape.models.values():
         through = str(_scenes(clone, parts.name).get("through", THROUGH))

@@ -48,6 +48,11 @@ NOT_AS_IN_AWS = (
     ("alarms", "Evaluated by the rehearsal (dimensions, M of N, missing data, percentiles); metric math and anomaly"
      " detection are refused."),
     ("CloudFormation's service role", "Enforced for the types listed below; other types are provisioned in-process."),
+    ("accounts", "As many as the assembly names. Across accounts a call takes the caller's own permission and the"
+     " resource's policy for buckets, keys, topics, queues, functions, event buses and model package groups; the"
+     " registries of AWS's images are not asked. Assets are published, and stacks deployed, as each account's"
+     " root, not through the bootstrap's roles. Accounts are known from `deploy`; what another client deployed into"
+     " further accounts, `status` does not see."),
     ("IAM", "Of AWS's managed policies only AdministratorAccess allows anything."),
     ("Step Functions", "`TimeoutSeconds` as an expression is refused; `MaxDelaySeconds` and jitter are ignored;"
      " execution logs are not written to CloudWatch."),

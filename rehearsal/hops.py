@@ -58,9 +58,8 @@ def _pipeline_hops(client_of: ClientOf, parts: ModelParts, since: float) -> Iter
 
 def _release_hops(client_of: ClientOf, parts: ModelParts, since: float) -> Iterator[Hop]:
     """One hop per reconciler execution that changes something; those that find all well come and go unseen."""
-    client = client_of("stepfunctions")
     for environment in parts.environments:
-        arn = parts.reconcilers.get(environment)
+        client, arn = client_of("stepfunctions", parts.places[environment]), parts.reconcilers.get(environment)
         for execution in client.list_executions(stateMachineArn=arn, maxResults=20)["executions"] if arn else ():
             began = execution["startDate"].timestamp()
             if began >= since and (execution["status"] != "SUCCEEDED" or _changed(client, execution)):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
+
+from rehearsal.place import Place
 
 NO_ENDPOINT = "none"
 """The output `Endpoint` of a serving stack whose model is for batch."""
-ClientOf = Callable[[str], Any]
-"""`client_of("sagemaker")` gives a boto3 client of the running rehearsal."""
+
+
+class ClientOf(Protocol):
+    """`client_of("sagemaker", place)` gives a boto3 client of the running rehearsal; without a place, training's."""
+
+    def __call__(self, service: str, place: Place | None = None, /) -> Any: ...
 
 
 class NotDeployed(Exception):
@@ -18,7 +24,7 @@ class NotDeployed(Exception):
 
 @dataclass
 class ModelParts:
-    """One model's parts; `endpoints` and `reconcilers` (state machine ARNs) are by environment, in release order."""
+    """One model's parts; `endpoints`, `reconcilers` (state machine ARNs) and `places` are by environment."""
 
     name: str
     pipeline: str = ""
@@ -27,6 +33,7 @@ class ModelParts:
     endpoints: dict[str, str] = field(default_factory=dict)
     reconcilers: dict[str, str] = field(default_factory=dict)
     serving_stacks: dict[str, str] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
     live_models: dict[str, str] = field(default_factory=dict)
     """Where no endpoint is to be: the SageMaker model that is live, "" if there is none yet."""
     requests: dict[str, str] = field(default_factory=dict)
@@ -44,6 +51,7 @@ class Landscape:
 
     models: dict[str, ModelParts]
     repository: str = ""
+    places: tuple[Place, ...] = ()
     start_retraining: str = ""
     start_retraining_log: str = ""
 
@@ -63,17 +71,23 @@ class Landscape:
         return parts.endpoints[environment]
 
 
-def survey(client_of: ClientOf) -> Landscape:
-    """Read the outputs of every stack."""
-    landscape = Landscape({})
-    pages = client_of("cloudformation").get_paginator("describe_stacks").paginate()
-    for stack in (stack for page in pages for stack in page["Stacks"]):
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", ())}
-        _note(landscape, stack["StackName"], outputs)
+def in_place(client_of: ClientOf, place: Place) -> ClientOf:
+    """Clients of one place, whichever is asked for."""
+    return lambda service, _=None, /: client_of(service, place)
+
+
+def survey(client_of: ClientOf, places: Sequence[Place]) -> Landscape:
+    """Read the outputs of every stack in every place."""
+    landscape = Landscape({}, places=tuple(places))
+    for place in places:
+        pages = client_of("cloudformation", place).get_paginator("describe_stacks").paginate()
+        for stack in (stack for page in pages for stack in page["Stacks"]):
+            outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", ())}
+            _note(landscape, stack["StackName"], outputs, place)
     return landscape
 
 
-def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> None:
+def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str], place: Place) -> None:
     landscape.repository = outputs.get("Repository", landscape.repository)
     landscape.start_retraining = outputs.get("StartRetraining", landscape.start_retraining)
     landscape.start_retraining_log = outputs.get("StartRetrainingLog", landscape.start_retraining_log)
@@ -85,6 +99,7 @@ def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str]) -> Non
     parts.group = outputs.get("ModelPackageGroup", parts.group)
     parts.raw_data = outputs.get("RawData", parts.raw_data)
     if environment := outputs.get("Environment"):
+        parts.places[environment] = place
         if endpoint := outputs.get("Endpoint"):
             parts.serving_stacks[environment] = stack_name
             if endpoint == NO_ENDPOINT:

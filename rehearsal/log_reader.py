@@ -9,6 +9,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from rehearsal.landscape import ClientOf, Landscape
+from rehearsal.place import Place
 from rehearsal.status import Row, action_executions
 
 
@@ -38,9 +39,15 @@ def _sections(client_of: ClientOf, landscape: Landscape, wanted: str) -> Iterato
         if actions:
             return
     if ":states:" in wanted:
-        yield from _state_sections(client_of, wanted)
+        yield from _state_sections(client_of, wanted, _place_of(landscape, wanted))
         return
-    yield from _stream_sections(client_of, wanted)
+    for place in landscape.places:
+        yield from _stream_sections(client_of, wanted, place)
+
+
+def _place_of(landscape: Landscape, execution: str) -> Place | None:
+    account = execution.split(":")[4]
+    return next((place for place in landscape.places if place.account == account), None)
 
 
 def _actions(client_of: ClientOf, pipeline: str, wanted: str) -> list[Row]:
@@ -65,8 +72,8 @@ def _action_sections(client_of: ClientOf, action: Row) -> Iterator[tuple[str, li
         yield from _stream_sections(client_of, job)
 
 
-def _state_sections(client_of: ClientOf, execution: str) -> Iterator[tuple[str, list[str]]]:
-    client = client_of("stepfunctions")
+def _state_sections(client_of: ClientOf, execution: str, place: Place | None = None) -> Iterator[tuple[str, list[str]]]:
+    client = client_of("stepfunctions", place)
     try:
         events = (
             client.get_paginator("get_execution_history").paginate(executionArn=execution).build_full_result()["events"]
@@ -74,7 +81,7 @@ def _state_sections(client_of: ClientOf, execution: str) -> Iterator[tuple[str, 
     except ClientError:
         return
     yield f"state machine execution {execution.rpartition(':')[2]}", [_event_line(event) for event in events]
-    yield from _stream_sections(client_of, execution.rpartition(":")[2])
+    yield from _stream_sections(client_of, execution.rpartition(":")[2], place)
     for run in sorted({run for event in events if (run := _glue_run(event))}):
         yield from _stream_sections(client_of, run)
 
@@ -95,9 +102,9 @@ def _glue_run(event: Row) -> str | None:
     return found.get("JobRunId") or found.get("Id") if isinstance(found, dict) else None
 
 
-def _stream_sections(client_of: ClientOf, wanted: str) -> Iterator[tuple[str, list[str]]]:
+def _stream_sections(client_of: ClientOf, wanted: str, place: Place | None = None) -> Iterator[tuple[str, list[str]]]:
     """Every log stream whose name holds the id, and the newest streams of a group of that very name."""
-    client = client_of("logs")
+    client = client_of("logs", place)
     name = wanted.rpartition(":")[2] if not wanted.startswith("/") else wanted
     for group in _groups(client):
         streams = client.describe_log_streams(logGroupName=group)["logStreams"]

@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 from botocore.exceptions import ClientError
 
 from rehearsal import status
-from rehearsal.landscape import ClientOf, Landscape
+from rehearsal.landscape import ClientOf, Landscape, in_place
 
 ANSWER_SECONDS, POLL_SECONDS = 120, 0.2
 """How long an asynchronous endpoint may take here to answer."""
@@ -68,10 +68,11 @@ def predict(
     payload = payload or sample_payload(client_of, package["metadata"])
     requests = landscape.model(model).requests.get(environment)
     try:
+        there = in_place(client_of, landscape.model(model).places[environment])
         if requests:
-            answer = _answer_of_queue(client_of, endpoint["name"], requests, payload)
+            answer = _answer_of_queue(there, endpoint["name"], requests, payload)
         else:
-            answer = _answer(client_of, endpoint["name"], payload)
+            answer = _answer(there, endpoint["name"], payload)
     except ClientError as error:
         raise NoPrediction(f"{endpoint['name']} refused: {error.response['Error']['Message']}") from None
     return {

@@ -181,6 +181,10 @@ class Service:
         Each operation the service runs must be listed: one that is not raises, so nothing is silently allowed."""
         raise NotImplementedError
 
+    def resource_policy(self, arn: str) -> str | None:
+        """The policy of a resource of ours, "" if it has none; None for one that only its own account can use."""
+        return None
+
     def resource_types(self) -> dict[str, ResourceType]:
         """CloudFormation types this service provides, e.g. {"AWS::SageMaker::Model": …}."""
         return {}

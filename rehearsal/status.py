@@ -144,7 +144,7 @@ def releases(client_of: ClientOf, parts: ModelParts) -> list[Row]:
     return [
         row
         for environment, arn in parts.reconcilers.items()
-        for row in _release_rows(client_of("stepfunctions"), parts.name, environment, arn)
+        for row in _release_rows(client_of("stepfunctions", parts.places[environment]), parts.name, environment, arn)
     ]
 
 
@@ -170,7 +170,10 @@ def _release_rows(client: Any, model: str, environment: str, arn: str) -> Iterat
 def endpoints(client_of: ClientOf, parts: ModelParts, packages: list[Row]) -> list[Row]:
     """Every endpoint of the model; before the first release its status is "None". Where the model is to have none it
     is "NoEndpoint", and the version is the one that batch takes."""
-    return [_endpoint_row(client_of("sagemaker"), parts, environment, packages) for environment in parts.environments]
+    return [
+        _endpoint_row(client_of("sagemaker", parts.places[environment]), parts, environment, packages)
+        for environment in parts.environments
+    ]
 
 
 def _endpoint_row(client: Any, parts: ModelParts, environment: str, packages: list[Row]) -> Row:

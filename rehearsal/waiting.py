@@ -68,10 +68,11 @@ def busy(client_of: ClientOf, parts: ModelParts) -> bool:
         newest = client_of("codepipeline").list_pipeline_executions(pipelineName=parts.pipeline, maxResults=10)
         if any(row["status"] in ("InProgress", "Stopping") for row in newest["pipelineExecutionSummaries"]):
             return True
-    states = client_of("stepfunctions")
     return any(
-        states.list_executions(stateMachineArn=arn, statusFilter="RUNNING", maxResults=1)["executions"]
-        for arn in parts.reconcilers.values()
+        client_of("stepfunctions", parts.places[environment]).list_executions(
+            stateMachineArn=arn, statusFilter="RUNNING", maxResults=1
+        )["executions"]
+        for environment, arn in parts.reconcilers.items()
     )
 
 

@@ -13,12 +13,16 @@ SERVING = ("staging", "production")
 """The environments that have endpoints, in the order of a release."""
 INSTANCE_KINDS = ("instance", "async")
 """The kinds of endpoint that run on instances, which SageMaker shifts traffic between."""
+CAPTURE = "capture/"
+"""Where endpoints keep sampled requests and answers, `capture/<model's slug>/<environment>/`."""
+ANSWERS = "async/"
+"""Where asynchronous endpoints answer, likewise."""
 ON, OFF, PAUSED = "on", "off", "paused"
 """Autoscaling; off when the smallest number of instances is the largest."""
 SHADOW_PARAMETERS = ("ShadowImage", "ShadowModelDataUrl", "ShadowModelPackageArn")
 AS_ASKED, AT_ONCE = "as_asked", "at_once"
 """How an update moves traffic: as model.yaml asks, or at once, since the set of variants changes with it."""
-PENDING, APPROVED = "PendingManualApproval", "Approved"
+PENDING, APPROVED, REJECTED = "PendingManualApproval", "Approved", "Rejected"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +120,27 @@ class Deployment:
         return f"{self.model.slug}/{self.environment}"
 
     @property
+    def served_keys(self) -> tuple[str, ...]:
+        """The artifacts that SageMaker reads for the endpoint: the model, and an asynchronous one's sample request."""
+        bundles = (f"bundles/{self.model.slug}/*",) if self.kind == "async" else ()
+        return (*self.listed_keys, *bundles)
+
+    @property
+    def listed_keys(self) -> tuple[str, ...]:
+        """The artifacts that SageMaker lists to find the model."""
+        return (f"training/{self.model.slug}/*",)
+
+    @property
+    def captured_keys(self) -> tuple[str, ...]:
+        """The objects that hold captured requests and answers."""
+        return (f"{CAPTURE}{self.place}/*",)
+
+    @property
+    def evidence_keys(self) -> tuple[str, ...]:
+        """The artifacts that the reconciler reads: the sample request, and the answer recorded at evaluation."""
+        return (f"bundles/{self.model.slug}/*", f"evaluation/{self.model.slug}/*")
+
+    @property
     def serving_stack(self) -> str:
         return f"{self.model.title}-Serving-{self.environment.capitalize()}"
 
@@ -127,6 +152,11 @@ class Deployment:
     def wanted_statuses(self) -> tuple[str, ...]:
         """What may go live here. Pending is listed first: a version approved in between is then still seen."""
         return (PENDING, APPROVED) if self.approves else (APPROVED,)
+
+    @property
+    def decisions(self) -> list[str]:
+        """The approval statuses that this environment's reconciler may set."""
+        return [APPROVED, REJECTED] if self.approves else [REJECTED]
 
 
 def deployments(model: Model) -> tuple[Deployment, Deployment]:

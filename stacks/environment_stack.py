@@ -6,6 +6,7 @@ every environment has a key of its own and can be in an account of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aws_cdk import Annotations, Duration, RemovalPolicy, Stack
@@ -18,14 +19,12 @@ from constructs import Construct
 
 from config import Settings
 from stacks.budget import budget
+from stacks.crossing import Reader
+from stacks.deployment import ANSWERS, CAPTURE
 from stacks.network import Network
 from stacks.tags import SHARED, tag
 
 UNFINISHED_UPLOAD_DAYS = 7
-CAPTURE = "capture/"
-"""Where endpoints keep sampled requests and answers, `capture/<model's slug>/<environment>/`."""
-ANSWERS = "async/"
-"""Where asynchronous endpoints answer, likewise."""
 SERVICES_THAT_NOTIFY = ("events", "cloudwatch", "budgets")
 
 
@@ -86,9 +85,10 @@ class EnvironmentStack(Stack):
                          lifecycle_rules=[self._lifecycle(self._retention.access_logs_days)],
                          removal_policy=self.removal)  # fmt: skip
 
-    def bucket(self, id: str, *rules: s3.LifecycleRule, notify: bool = False, expires: int | None = None) -> s3.Bucket:
+    def bucket(self, id: str, *rules: s3.LifecycleRule, notify: bool = False, expires: int | None = None,
+               name: str | None = None) -> s3.Bucket:  # fmt: skip
         """A private, versioned bucket under the environment's key; its objects go after `expires` days, if ever."""
-        bucket = s3.Bucket(self, id, encryption=s3.BucketEncryption.KMS, encryption_key=self.key,
+        bucket = s3.Bucket(self, id, bucket_name=name, encryption=s3.BucketEncryption.KMS, encryption_key=self.key,
                            bucket_key_enabled=True, versioned=True, enforce_ssl=True,
                            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
                            object_ownership=s3.ObjectOwnership.BUCKET_OWNER_ENFORCED,
@@ -97,6 +97,26 @@ class EnvironmentStack(Stack):
         if notify:
             _notify_event_bus(bucket)
         return bucket
+
+    def lend(self, bucket: s3.Bucket, reader: Reader) -> None:
+        """Let a role of another account read from the bucket, and use the key for that and nothing else."""
+        if reader.keys:
+            self._lend_objects(bucket, reader)
+        if reader.listed:
+            prefixes: dict[str, dict[str, object]] = {"StringLike": {"s3:prefix": list(reader.listed)}}
+            bucket.add_to_resource_policy(reader.visitor.may("s3:ListBucket", on=bucket.bucket_arn, when=prefixes))
+
+    def _lend_objects(self, bucket: s3.Bucket, reader: Reader) -> None:
+        keys = [bucket.arn_for_objects(key) for key in reader.keys]
+        bucket.add_to_resource_policy(reader.visitor.may("s3:GetObject", on=keys))
+        # By name, since the bucket itself refers to the key.
+        resource = bucket.node.default_child
+        assert isinstance(resource, s3.CfnBucket)
+        named = f"arn:{self.partition}:s3:::{resource.bucket_name}"
+        through: dict[str, object] = {"kms:ViaService": f"s3.{self.region}.{self.url_suffix}",
+                                      "kms:EncryptionContext:aws:s3:arn": named}  # fmt: skip
+        self.key.add_to_resource_policy(
+            reader.visitor.may("kms:Decrypt", on="*", when={"StringEquals": through}))  # fmt: skip
 
     def _notifications(self, settings: Settings) -> sns.Topic:
         topic = sns.Topic(self, "Notifications", master_key=self.key, enforce_ssl=True,
@@ -123,9 +143,18 @@ class EnvironmentStack(Stack):
 class ServingEnvironmentStack(EnvironmentStack):
     """What the endpoints of one environment share."""
 
-    def __init__(self, scope: Construct, id: str, *, settings: Settings, environment: str, **stack: Any) -> None:
+    def __init__(self, scope: Construct, id: str, *, settings: Settings, environment: str,
+                 readers: Sequence[Reader] = (), **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, settings=settings, environment=environment, **stack)
-        self.traffic = self.bucket("Traffic", *self._for_a_while())
+        self.traffic = self._traffic(settings, readers)
+
+    def _traffic(self, settings: Settings, readers: Sequence[Reader]) -> s3.Bucket:
+        # Its name is made up by CloudFormation, unless training's account has to name it.
+        name = f"{settings.project}-traffic-{self.account}-{self.region}" if readers else None
+        traffic = self.bucket("Traffic", *self._for_a_while(), name=name)
+        for reader in readers:
+            self.lend(traffic, reader)
+        return traffic
 
     def _for_a_while(self) -> list[s3.LifecycleRule]:
         """What endpoints write is kept for a while only; raw data and features stay."""
@@ -141,3 +170,6 @@ def _notify_event_bus(bucket: s3.Bucket) -> None:
     resource.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
         event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(event_bridge_enabled=True)
     )
+
+
+__all__ = ["ANSWERS", "CAPTURE", "EnvironmentStack", "ServingEnvironmentStack"]

@@ -9,8 +9,9 @@ from constructs import Construct
 
 from config import Guardrails
 from contract import Model
+from stacks.crossing import Crossing
 from stacks.deployment import production
-from stacks.environment_stack import CAPTURE, ServingEnvironmentStack
+from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.monitor_workflow import NAMESPACE
@@ -21,6 +22,7 @@ from stacks.permissions import (
     list_objects,
     pass_role,
     read_objects,
+    read_with_foreign_key,
     read_with_key,
     service_role,
     use_key,
@@ -30,13 +32,14 @@ from stacks.training_roles import create_job, deliver_logs, job_arn, publish_met
 
 
 def job_role(scope: Construct, *, model: Model, foundation: FoundationStack, live: ServingEnvironmentStack,
-             image: FrameworkImage) -> iam.Role:  # fmt: skip
+             image: FrameworkImage, crossing: Crossing | None) -> iam.Role:  # fmt: skip
     """The job: read the live version, its baseline, new labelled rows and requests; write the report."""
     slug, artifacts = model.slug, foundation.artifacts
-    features, captured = f"features/{slug}/*", f"{CAPTURE}{production(model).place}/*"
-    return service_role(scope, "JobRole", "sagemaker", statements=[
+    features, captured = f"features/{slug}/*", production(model).captured_keys
+    decrypt = read_with_foreign_key(live.traffic, live) if crossing else read_with_key(live.key)
+    return service_role(scope, "JobRole", "sagemaker", name=crossing.measurer.name if crossing else None, statements=[
         read_objects(foundation.data, features), list_objects(foundation.data, features),
-        read_objects(live.traffic, captured), list_objects(live.traffic, captured), read_with_key(live.key),
+        read_objects(live.traffic, *captured), list_objects(live.traffic, *captured), decrypt,
         read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
         write_objects(artifacts, f"monitoring/{slug}/*"),
         *sagemaker_job(scope, model, foundation, image, "ProcessingJobs"),
@@ -44,10 +47,10 @@ def job_role(scope: Construct, *, model: Model, foundation: FoundationStack, liv
 
 
 def monitor_role(scope: Construct, *, model: Model, guardrails: Guardrails, foundation: FoundationStack,
-                 live: ServingEnvironmentStack, job: iam.IRole) -> iam.Role:  # fmt: skip
+                 live: ServingEnvironmentStack, job: iam.IRole, crossing: Crossing | None) -> iam.Role:  # fmt: skip
     """The state machine: look what is live and what landed, have it measured, publish the metrics."""
     slug = model.slug
-    return service_role(scope, "MonitorRole", "states", statements=[
+    return service_role(scope, "MonitorRole", "states", name=crossing.monitor.name if crossing else None, statements=[
         *_look(scope, model, foundation, live), *_measure(scope, model, guardrails, foundation),
         pass_role(job, "sagemaker"), publish_metrics(NAMESPACE),
         read_objects(foundation.artifacts, f"lineage/{slug}/*", f"monitoring/{slug}/*"),
@@ -61,7 +64,7 @@ def _look(scope: Construct, model: Model, foundation: FoundationStack,
     versions = arn(scope, "sagemaker", f"model-package/{model.slug}/*")
     yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
     yield list_objects(foundation.data, f"raw/{model.name}/*")
-    yield list_objects(live.traffic, f"{CAPTURE}{production(model).place}/*")
+    yield list_objects(live.traffic, *production(model).captured_keys)
 
 
 def _measure(scope: Construct, model: Model, guardrails: Guardrails,

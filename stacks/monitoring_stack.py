@@ -16,6 +16,7 @@ from aws_cdk import aws_stepfunctions as sfn
 
 from config import Settings
 from contract import Model
+from stacks.crossing import crossing
 from stacks.deployment import production
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
@@ -45,8 +46,10 @@ class MonitoringStack(Stack):
                  live: ServingEnvironmentStack, **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
         self._settings, self.model, self._foundation, self._live = settings, model, foundation, live
+        self._crossing = crossing(settings, production(model))
         self._image = FrameworkImage(self, "Image", model=model)
-        self._job = job_role(self, model=model, foundation=foundation, live=live, image=self._image)
+        self._job = job_role(self, model=model, foundation=foundation, live=live, image=self._image,
+                             crossing=self._crossing)  # fmt: skip
         self.monitor = self._monitor()
         self._schedule()
         for name in ALARMS:
@@ -74,7 +77,8 @@ class MonitoringStack(Stack):
 
     def _role(self) -> iam.Role:
         return monitor_role(self, model=self.model, guardrails=self._settings.guardrails,
-                            foundation=self._foundation, live=self._live, job=self._job)  # fmt: skip
+                            foundation=self._foundation, live=self._live, job=self._job,
+                            crossing=self._crossing)  # fmt: skip
 
     def _substitutions(self) -> dict[str, str]:
         foundation = self._foundation

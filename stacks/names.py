@@ -16,6 +16,11 @@ def any_pipeline_name(settings: Settings) -> str:
     return f"{settings.project}-*"
 
 
+def doorbell_name(settings: Settings) -> str:
+    """The pipeline that tells of pushes to a host outside AWS; no model's has a dot."""
+    return f"{settings.project}.push"
+
+
 def parameter_name(settings: Settings, model: Model) -> str:
     """Where `start_retraining` reads which paths retrain the model."""
     return f"/{settings.project}/models/{model.name}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from aws_cdk import Aws, Fn, Stack
+from aws_cdk import Aws, Environment, Fn, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from constructs import Construct
@@ -34,7 +34,7 @@ NOWHERE = ec2.CfnSecurityGroup.EgressProperty(
 """Without any rule a security group lets everything out."""
 
 
-def network(scope: Construct, *, settings: Settings, environment: EnvironmentStack, **stack: Any) -> Network | None:
+def network(scope: Construct, *, settings: Settings, environment: EnvironmentStack) -> Network | None:
     """The environment's network as config says: a new one in a stack of its own, an existing one, or none."""
     asked = settings.network.of(environment.environment_name)
     if asked.exists:
@@ -43,8 +43,13 @@ def network(scope: Construct, *, settings: Settings, environment: EnvironmentSta
     if asked.vpc == NONE:
         return None
     made = NetworkStack(scope, f"Pushline-Network-{environment.environment_name.capitalize()}", settings=settings,
-                        environment=environment, **stack)  # fmt: skip
+                        environment=environment, env=_place(environment))  # fmt: skip
     return made.network
+
+
+def _place(environment: EnvironmentStack) -> Environment:
+    """The environment's own account and region."""
+    return Environment(account=environment.account, region=environment.region)
 
 
 class NetworkStack(Stack):

@@ -13,18 +13,22 @@ from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 
-def service_role(scope: Construct, id: str, service: str, *, statements: Sequence[iam.PolicyStatement]) -> iam.Role:
-    """A role for one AWS service, which may assume it only on behalf of this account (confused deputy)."""
+def service_role(scope: Construct, id: str, service: str, *, statements: Sequence[iam.PolicyStatement],
+                 name: str | None = None) -> iam.Role:  # fmt: skip
+    """A role for one AWS service, which may assume it only on behalf of this account (confused deputy).
+
+    `name` only where another account's policies have to name the role.
+    """
     account = {"StringEquals": {"aws:SourceAccount": Stack.of(scope).account}}
     principal = iam.ServicePrincipal(f"{service}.amazonaws.com", conditions=account)
-    return role(scope, id, principal, statements=statements)
+    return role(scope, id, principal, statements=statements, name=name)
 
 
 def role(scope: Construct, id: str, principal: iam.IPrincipal, *,
-         statements: Sequence[iam.PolicyStatement]) -> iam.Role:  # fmt: skip
+         statements: Sequence[iam.PolicyStatement], name: str | None = None) -> iam.Role:  # fmt: skip
     """A role with one inline policy, so that role and permissions appear and vanish together."""
     policies = {"Permissions": iam.PolicyDocument(statements=list(statements))} if statements else {}
-    return iam.Role(scope, id, assumed_by=principal, inline_policies=policies)
+    return iam.Role(scope, id, role_name=name, assumed_by=principal, inline_policies=policies)
 
 
 def allow(*actions: str, on: str | Sequence[str], when: Mapping[str, Any] | None = None) -> iam.PolicyStatement:
@@ -72,6 +76,13 @@ def use_key(key: kms.IKey) -> iam.PolicyStatement:
 def read_with_key(key: kms.IKey) -> iam.PolicyStatement:
     """Read what is encrypted with the key."""
     return allow("kms:Decrypt", on=key.key_arn)
+
+
+def read_with_foreign_key(bucket: s3.IBucket, owner: Stack) -> iam.PolicyStatement:
+    """Read what a bucket of another account holds; the id of its key is known in that account only."""
+    through = {"kms:ViaService": f"s3.{owner.region}.{owner.url_suffix}",
+               "kms:EncryptionContext:aws:s3:arn": bucket.bucket_arn}  # fmt: skip
+    return allow("kms:Decrypt", on=arn(owner, "kms", "key/*"), when={"StringEquals": through})
 
 
 def lend_key(key: kms.IKey) -> iam.PolicyStatement:

@@ -1,17 +1,18 @@
-"""The account and region that the stacks are for."""
+"""The account and region that each environment's stacks are for."""
 
 from __future__ import annotations
 
 from aws_cdk import Environment
 
-from config import Invalid, Problem, Settings
+from config import Settings
 
 
-def place(settings: Settings) -> Environment:
-    """The one account of all environments; without values the templates take the deployer's."""
-    accounts = {name: environment.account for name, environment in settings.environments.items()}
-    if len(set(accounts.values())) > 1:
-        found = ", ".join(f"{name} {account or 'not set'}" for name, account in accounts.items())
-        text = f"different accounts ({found}) are not built yet; name the same account for all"
-        raise Invalid([Problem("config/platform.yaml", 0, "environments", text)])
-    return Environment(account=settings.environments.training.account, region=settings.region)
+def place(settings: Settings, environment: str) -> Environment:
+    """An environment's account and region; without values the templates take the deployer's."""
+    return Environment(account=dict(settings.environments.items())[environment].account, region=settings.region)
+
+
+def is_apart(settings: Settings, environment: str) -> bool:
+    """Whether an environment is in another account than training, so that what it needs crosses accounts."""
+    accounts = dict(settings.environments.items())
+    return accounts[environment].account != accounts["training"].account

@@ -11,7 +11,8 @@ from constructs import Construct
 
 from config import Guardrails
 from stacks.comparison_roles import compare, comparison_role, hand_on
-from stacks.deployment import APPROVED, Deployment
+from stacks.crossing import Crossing
+from stacks.deployment import Deployment
 from stacks.environment_stack import ANSWERS, CAPTURE, ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
@@ -24,6 +25,7 @@ from stacks.permissions import (
     list_objects,
     pass_role,
     read_objects,
+    read_with_foreign_key,
     read_with_key,
     service_role,
     use_key,
@@ -35,32 +37,38 @@ from stacks.serving_scaling import DIMENSION, resource_id
 from stacks.serving_stack import VARIANT
 from stacks.training_roles import deliver_logs, trace
 
-REJECTED = "Rejected"
-
 
 class ReleaseRoles(Construct):
     """Who does what in one environment's release; only `reconciler` may decide about a version."""
 
     def __init__(self, scope: Construct, id: str, *, deployment: Deployment, guardrails: Guardrails,
-                 environment: ServingEnvironmentStack, foundation: FoundationStack) -> None:  # fmt: skip
+                 environment: ServingEnvironmentStack, foundation: FoundationStack,
+                 crossing: Crossing | None = None) -> None:  # fmt: skip
         super().__init__(scope, id)
         self._deployment, self._limits, self._jobs = deployment, guardrails.serving, guardrails.evaluation
-        self._environment, self._foundation = environment, foundation
-        self.serving = service_role(self, "Serving", "sagemaker", statements=self._serve())
+        self._environment, self._foundation, self._crossing = environment, foundation, crossing
+        self.serving = service_role(self, "Serving", "sagemaker", statements=self._serve(),
+                                    name=crossing.serving.name if crossing else None)  # fmt: skip
         self.comparison = comparison_role(self, deployment=deployment, environment=environment,
                                           foundation=foundation) if deployment.shadows else None  # fmt: skip
         self.update = service_role(self, "Update", "cloudformation", statements=[*self._update()])
-        self.reconciler = service_role(self, "Reconciler", "states", statements=[*self._reconcile()])
+        self.reconciler = service_role(self, "Reconciler", "states", statements=[*self._reconcile()],
+                                       name=crossing.reconciler.name if crossing else None)  # fmt: skip
 
     def _serve(self) -> list[iam.PolicyStatement]:
         """What SageMaker does for the container, which itself has no network and so no use for a role."""
         image = FrameworkImage(self, "Image", model=self._deployment.model)
-        artifacts, slug = self._foundation.artifacts, self._deployment.model.slug
+        artifacts, deployment = self._foundation.artifacts, self._deployment
         return [
-            read_objects(artifacts, f"training/{slug}/*"), list_objects(artifacts, f"training/{slug}/*"),
-            read_with_key(self._foundation.key), use_key(self._environment.key), *image.pull, *self._keep_traffic(),
+            read_objects(artifacts, *deployment.served_keys), list_objects(artifacts, *deployment.listed_keys),
+            self._read_with_artifacts_key(), use_key(self._environment.key), *image.pull, *self._keep_traffic(),
             *self._see_alarms(), *self._report(), *enter_for_sagemaker(self, self._network),
         ]  # fmt: skip
+
+    def _read_with_artifacts_key(self) -> iam.PolicyStatement:
+        if self._crossing:
+            return read_with_foreign_key(self._foundation.artifacts, self._foundation)
+        return read_with_key(self._foundation.key)
 
     def _report(self) -> Iterable[iam.PolicyStatement]:
         """Logs and metrics of an endpoint's instances."""
@@ -80,7 +88,6 @@ class ReleaseRoles(Construct):
         if self._deployment.kind == "async":
             yield write_objects(traffic, f"{ANSWERS}{place}/answers/*", f"{ANSWERS}{place}/failures/*")
             yield read_objects(traffic, f"{ANSWERS}{place}/requests/*")
-            yield read_objects(self._foundation.artifacts, f"bundles/{self._deployment.model.slug}/*")
 
     def _see_alarms(self) -> Iterable[iam.PolicyStatement]:
         """SageMaker asks for the alarms of a rollout as the model's role."""
@@ -155,11 +162,10 @@ class ReleaseRoles(Construct):
                 yield allow("sagemaker:CreateEndpointConfig", on=configs, when=_instance_types(names) | condition)
 
     def _reconcile(self) -> Iterable[iam.PolicyStatement]:
-        versions = arn(self, "sagemaker", f"model-package/{self._deployment.model.slug}/*")
-        decisions = [APPROVED, REJECTED] if self._deployment.approves else [REJECTED]
+        versions = arn(self._foundation, "sagemaker", f"model-package/{self._deployment.model.slug}/*")
         yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
         yield allow("sagemaker:UpdateModelPackage", on=versions,
-                    when={"StringEquals": {"sagemaker:ModelApprovalStatus": decisions}})  # fmt: skip
+                    when={"StringEquals": {"sagemaker:ModelApprovalStatus": self._deployment.decisions}})  # fmt: skip
         tags, models = ("sagemaker:ListTags", "sagemaker:AddTags"), self._models
         if self._deployment.has_endpoint:
             yield from self._reconcile_endpoint(*tags)
@@ -178,7 +184,7 @@ class ReleaseRoles(Construct):
             yield from compare(self, deployment=self._deployment, limits=self._jobs, environment=self._environment,
                                job=self.comparison)  # fmt: skip
         yield allow("sns:Publish", on=self._environment.notifications.topic_arn)
-        yield from (read_with_key(self._foundation.key), use_key(self._environment.key), deliver_logs(), trace())
+        yield from (self._read_with_artifacts_key(), use_key(self._environment.key), deliver_logs(), trace())
 
     def _reconcile_endpoint(self, *tags: str) -> Iterable[iam.PolicyStatement]:
         """Read back what is live, send the sample request, and collect configs that nothing uses."""
@@ -190,8 +196,7 @@ class ReleaseRoles(Construct):
 
     def _compare_answers(self) -> Iterable[iam.PolicyStatement]:
         """Read the sample request, the answer recorded at evaluation, and what an asynchronous endpoint answers."""
-        slug = self._deployment.model.slug
-        yield read_objects(self._foundation.artifacts, f"bundles/{slug}/*", f"evaluation/{slug}/*")
+        yield read_objects(self._foundation.artifacts, *self._deployment.evidence_keys)
         if self._deployment.kind == "async":
             answers = [f"{ANSWERS}{self._deployment.place}/{kind}/*" for kind in ("answers", "failures")]
             # Without the listing, "not yet" would be "access denied".

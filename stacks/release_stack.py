@@ -10,16 +10,19 @@ from typing import Any
 
 from aws_cdk import Stack
 from aws_cdk import aws_events as events
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_stepfunctions as sfn
 from constructs import Construct
 
 from config import Settings
+from stacks.crossing import Crossing, crossing
 from stacks.deployment import Deployment
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.log_group import log_group
 from stacks.outputs import publish
 from stacks.permissions import arn
+from stacks.registry_events import registry_changed
 from stacks.release_roles import ReleaseRoles, start_role
 from stacks.release_workflow import release_workflow
 from stacks.tags import tag
@@ -36,8 +39,10 @@ class ReleaseStack(Stack):
                  ) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
         self._settings, self._environment, self.deployment = settings, environment, deployment
+        self._crossing, self._registry = crossing(settings, deployment), arn(foundation, "sagemaker", "")
         self.roles = ReleaseRoles(self, "Roles", deployment=deployment, guardrails=settings.guardrails,
-                                  environment=environment, foundation=foundation)  # fmt: skip
+                                  environment=environment, foundation=foundation,
+                                  crossing=self._crossing)  # fmt: skip
         self.reconciler = self._reconciler()
         self._rules()
         publish(self, {"Model": deployment.model.name, "Environment": deployment.environment,
@@ -61,7 +66,9 @@ class ReleaseStack(Stack):
 
     def _substitutions(self) -> dict[str, str]:
         environment, comparison = self._environment, self.roles.comparison
-        found = {"UpdateRole": self.roles.update.role_arn, "Topic": environment.notifications.topic_arn}
+        found = {"Group": f"{self._registry}model-package-group/{self.deployment.model.slug}",
+                 "UpdateRole": self.roles.update.role_arn,
+                 "Topic": environment.notifications.topic_arn}  # fmt: skip
         shadow = {"ComparisonRole": comparison.role_arn, "Key": environment.key.key_arn,
                   "Traffic": environment.traffic.bucket_name} if comparison else {}  # fmt: skip
         return found | shadow
@@ -75,15 +82,18 @@ class ReleaseStack(Stack):
                                                    input=json.dumps({"started_by": id}))  # fmt: skip
             events.CfnRule(self, id, targets=[target], **trigger)
 
-        rule("ModelPackageChanged", event_pattern=self._registry_changed(),
+        rule("ModelPackageChanged", event_pattern=registry_changed(self.deployment.model),
+             event_bus_name=self._bus(self._crossing).ref if self._crossing else None,
              description=f"A version of {self.deployment.model.name} was registered, approved or rejected")  # fmt: skip
         rule("ServingStackUpdated", event_pattern=self._stack_updated(),
              description=f"{self.deployment.serving_stack} has been updated, by whomever")  # fmt: skip
         rule("SelfHeal", schedule_expression=SELF_HEAL, description="Whatever event was lost")
 
-    def _registry_changed(self) -> dict[str, Any]:
-        return {"source": ["aws.sagemaker"], "detail-type": ["SageMaker Model Package State Change"],
-                "detail": {"ModelPackageGroupName": [self.deployment.model.slug]}}  # fmt: skip
+    def _bus(self, crossing: Crossing) -> events.CfnEventBus:
+        """Where training's account puts the registry's events, through one role."""
+        policy = iam.PolicyDocument(statements=[crossing.forwarder.may("events:PutEvents", on=crossing.bus_arn)])
+        return events.CfnEventBus(self, "Registry", name=crossing.bus, policy=policy,
+                                  description=f"Registry events of {self.deployment.model.name}")  # fmt: skip
 
     def _stack_updated(self) -> dict[str, Any]:
         # Not after a rollback: whoever updated it has still to reject the version, which would be tried again.

@@ -47,8 +47,8 @@ from stacks.release_steps import (
 from stacks.serving_rollout import longest_seconds
 from stacks.states import State, expression, jsonata_list
 
-SUBSTITUTIONS = ("UpdateRole", "Topic")
-"""What the definition leaves to CloudFormation: the ARNs of the role of stack updates and of the topic."""
+SUBSTITUTIONS = ("Group", "UpdateRole", "Topic")
+"""What the definition leaves to CloudFormation: ARNs of the registry's group, the role of updates and the topic."""
 ROLLOUTS = 4
 """The longest execution: a rollout and putting it back, behind another execution that does the same."""
 PAGE = 100
@@ -103,7 +103,7 @@ def _listing(status: str) -> str:
 
 def _list_versions(deployment: Deployment, status: str, then: str) -> dict[str, State]:
     """Newest first, so that the first page with a usable version holds the newest; pages before it may be empty."""
-    query = (f"'ModelPackageGroupName': '{deployment.model.slug}', 'ModelPackageType': 'Versioned', "
+    query = (f"'ModelPackageGroupName': '${{Group}}', 'ModelPackageType': 'Versioned', "
              f"'ModelApprovalStatus': '{status}', 'SortBy': 'CreationTime', 'SortOrder': 'Descending', "
              f"'MaxResults': {PAGE}")  # fmt: skip
     usable = "[$states.result.ModelPackageSummaryList[ModelPackageStatus = 'Completed']]"

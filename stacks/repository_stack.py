@@ -1,4 +1,4 @@
-"""Hops 1 and 2 of a push: the repository, and the one door to retraining behind every trigger.
+"""Hops 1 and 2 of a push: the source (`stacks/source.py`), and the one door to retraining behind every trigger.
 
 Next hop: the model's pipeline (`stacks/training_stack.py`), started by `lambdas/start_retraining/`.
 """
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from aws_cdk import Duration, IgnoreMode, Stack
-from aws_cdk import aws_codecommit as codecommit
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
@@ -23,9 +22,9 @@ from stacks.log_group import log_group
 from stacks.names import any_pipeline_name
 from stacks.outputs import publish
 from stacks.permissions import allow, arn, list_objects, pass_role, role, use_key, write_log
+from stacks.source import source
 from stacks.tags import SHARED, TRAINING, tag
 
-BRANCH = "main"
 RAW_DATA = "raw/"
 """Where new data lands, in the data bucket: `raw/<model>/dt=YYYY-MM-DD/`."""
 ROOT = Path(__file__).parents[1]
@@ -37,34 +36,26 @@ RETRIES = 2
 
 
 class RepositoryStack(Stack):
-    """The repository, and `start_retraining` behind the rules on its branch, on raw data and on drift alarms."""
+    """The source, and `start_retraining` behind the rules on its branch, on raw data and on drift alarms."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, foundation: FoundationStack,
                  **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
         self._settings, self._foundation = settings, foundation
-        self.repository = self._repository()
+        self.source = source(self, "Source", settings=settings, foundation=foundation)
         self.schedules = scheduler.CfnScheduleGroup(self, "Schedules")
         self.schedule_role = self._schedule_role()
         self._log = log_group(self, "StartRetrainingLog", settings=settings, environment=foundation)
         self.start_retraining = self._start_retraining()
         self._tell_failures()
         self._let_schedules_invoke()
-        self._route_pushes()
+        self.source.tell(self.start_retraining)
         self._route_new_data()
         self._route_drift()
         tag(self, model=SHARED, environment=TRAINING)
-        publish(self, {"Repository": self.repository.repository_name,
+        publish(self, {**self.source.outputs,
                        "StartRetraining": self.start_retraining.function_name,
                        "StartRetrainingLog": self._log.log_group_name})  # fmt: skip
-
-    def _repository(self) -> codecommit.Repository:
-        # People clone it by name, so it has one. It stays under CodeCommit's own key: with ours, everybody who pushes
-        # would need permissions on the key of all data.
-        repository = codecommit.Repository(self, "Repository", repository_name=self._settings.project,
-                                           description="Model code and the infrastructure it runs on")  # fmt: skip
-        repository.apply_removal_policy(self._foundation.removal)
-        return repository
 
     def _start_retraining(self) -> lambda_.Function:
         function = lambda_.Function(
@@ -81,7 +72,7 @@ class RepositoryStack(Stack):
     def _environment(self) -> dict[str, str]:
         limits = self._settings.retraining
         return {
-            "REPOSITORY_ARN": self.repository.repository_arn, "BRANCH": BRANCH,
+            **self.source.environment,
             "DATA": self._foundation.data.bucket_name, "MODELS_PATH": f"/{self._settings.project}/models",
             "TOPIC": self._foundation.notifications.topic_arn,
             "SCHEDULE_GROUP": self.schedules.ref, "SCHEDULE_ROLE": self.schedule_role.role_arn,
@@ -92,8 +83,7 @@ class RepositoryStack(Stack):
     def _role(self) -> iam.Role:
         pipelines = arn(self, "codepipeline", any_pipeline_name(self._settings))
         return role(self, "StartRetrainingRole", iam.ServicePrincipal("lambda.amazonaws.com"), statements=[
-            allow("codecommit:GetBranch", "codecommit:GetCommit", "codecommit:GetDifferences", "codecommit:GetFolder",
-                  on=self.repository.repository_arn),
+            *self.source.compare(),
             allow("ssm:GetParametersByPath", on=arn(self, "ssm", f"parameter/{self._settings.project}/models")),
             allow("codepipeline:StartPipelineExecution", "codepipeline:ListPipelineExecutions",
                   "codepipeline:GetPipelineExecution", "codepipeline:ListActionExecutions", on=pipelines),
@@ -126,14 +116,6 @@ class RepositoryStack(Stack):
             maximum_retry_attempts=RETRIES,
             destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
                 on_failure=on_failure))  # fmt: skip
-
-    def _route_pushes(self) -> None:
-        pattern = events.EventPattern(
-            source=["aws.codecommit"], detail_type=["CodeCommit Repository State Change"],
-            resources=[self.repository.repository_arn],
-            detail={"event": ["referenceCreated", "referenceUpdated"], "referenceType": ["branch"],
-                    "referenceName": [BRANCH]})  # fmt: skip
-        self._rule("Push", pattern, f"A push to {BRANCH} retrains what it touches")
 
     def _route_new_data(self) -> None:
         pattern = events.EventPattern(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from aws_cdk import aws_codecommit as codecommit
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
 from constructs import Construct
@@ -27,8 +26,6 @@ from stacks.permissions import (
     pass_role,
     read_objects,
     read_versions,
-    read_with_key,
-    role,
     service_role,
     use_key,
     write_log,
@@ -208,38 +205,3 @@ def trace() -> iam.PolicyStatement:
     """X-Ray has no resource-level permissions."""
     return allow("xray:PutTraceSegments", "xray:PutTelemetryRecords", "xray:GetSamplingRules",
                  "xray:GetSamplingTargets", on="*")  # fmt: skip
-
-
-class PipelineRoles(Construct):
-    """The pipeline's own role, and one for each of its actions, which only it may assume."""
-
-    def __init__(self, scope: Construct, id: str, *, foundation: FoundationStack, repository: codecommit.IRepository,
-                 store: str, build: str, state_machine: str, state_machine_name: str) -> None:  # fmt: skip
-        super().__init__(scope, id)
-        self._bucket, self._key, self._store = foundation.pipeline_store, foundation.key, store
-        self.pipeline = service_role(self, "Pipeline", "codepipeline", statements=[])
-        self.source = self._action("Source", self._read_branch(repository))
-        self.verify = self._action(
-            "Verify", [allow("codebuild:StartBuild", "codebuild:BatchGetBuilds", "codebuild:StopBuild", on=build)]
-        )
-        self.retrain = self._action("Retrain", self._start(state_machine, state_machine_name))
-        actions = [self.source.role_arn, self.verify.role_arn, self.retrain.role_arn]
-        assume = iam.PolicyDocument(statements=[allow("sts:AssumeRole", on=actions)])
-        # Apart from the role, since each action's role names the pipeline's in its trust.
-        self.act = iam.CfnPolicy(self, "Act", policy_name="Act", policy_document=assume,
-                                 roles=[self.pipeline.role_name])  # fmt: skip
-
-    def _action(self, id: str, statements: list[iam.PolicyStatement]) -> iam.Role:
-        return role(self, id, iam.ArnPrincipal(self.pipeline.role_arn), statements=statements)
-
-    def _read_branch(self, repository: codecommit.IRepository) -> list[iam.PolicyStatement]:
-        reading = ("codecommit:GetBranch", "codecommit:GetCommit", "codecommit:UploadArchive",
-                   "codecommit:GetUploadArchiveStatus", "codecommit:CancelUploadArchive")  # fmt: skip
-        return [allow(*reading, on=repository.repository_arn), write_objects(self._bucket, f"{self._store}/*"),
-                use_key(self._key)]  # fmt: skip
-
-    def _start(self, state_machine: str, name: str) -> list[iam.PolicyStatement]:
-        executions = arn(self, "states", f"execution:{name}:*")
-        return [allow("states:StartExecution", "states:DescribeStateMachine", on=state_machine),
-                allow("states:DescribeExecution", on=executions),
-                read_versions(self._bucket, f"{self._store}/*"), read_with_key(self._key)]  # fmt: skip

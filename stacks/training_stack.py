@@ -6,10 +6,13 @@ Next hop: the registered version's approval status wakes the reconcilers (`stack
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from aws_cdk import Stack
+from aws_cdk import aws_events as events
 from aws_cdk import aws_glue as glue
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_sagemaker as sagemaker
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_ssm as ssm
@@ -18,12 +21,16 @@ from constructs import Construct
 
 from config import Settings
 from contract import Model
+from stacks.crossing import Crossing, crossing
 from stacks.delivery_pipeline import DeliveryPipeline
+from stacks.deployment import deployments
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
 from stacks.log_group import log_group
 from stacks.names import feature_job_name, parameter_name, pipeline_name, raw_data_parameter_name
 from stacks.outputs import publish
+from stacks.permissions import allow, arn, service_role
+from stacks.registry_events import registry_changed
 from stacks.repository_stack import RepositoryStack
 from stacks.retrain_workflow import retrain_workflow
 from stacks.tags import TRAINING, tag
@@ -41,13 +48,16 @@ class TrainingStack(Stack):
                  repository: RepositoryStack, **stack: Any) -> None:  # fmt: skip
         super().__init__(scope, id, **stack)
         self._settings, self.model, self._foundation = settings, model, foundation
+        self._crossings = [found for deployment in deployments(model) if (found := crossing(settings, deployment))]
         self.image = FrameworkImage(self, "Image", model=model)
         self.group = self._group()
         self._jobs = JobRoles(self, "Jobs", model=model, foundation=foundation, image=self.image)
         self.feature_job = self._feature_job()
         self.retraining = self._retraining()
         self.pipeline = DeliveryPipeline(self, "Delivery", settings=settings, model=model, foundation=foundation,
-                                         repository=repository.repository, retraining=self.retraining)  # fmt: skip
+                                         source=repository.source, retraining=self.retraining)  # fmt: skip
+        for found in self._crossings:
+            self._forward(found)
         self._register_triggers()
         self._schedule(repository)
         publish(self, {"Model": model.name, "Pipeline": self.pipeline.name, "ModelPackageGroup": model.slug,
@@ -58,9 +68,31 @@ class TrainingStack(Stack):
         # The registry is found by the model's slug, in every environment.
         group = sagemaker.CfnModelPackageGroup(
             self, "Group", model_package_group_name=self.model.slug,
-            model_package_group_description=self.model.description or None)  # fmt: skip
+            model_package_group_description=self.model.description or None,
+            model_package_group_policy=self._group_policy())  # fmt: skip
         group.apply_removal_policy(self._foundation.removal)
         return group
+
+    def _group_policy(self) -> iam.PolicyDocument | None:
+        """The registry's readers in other accounts; who may decide what is the release role's own policy again."""
+        statements = [statement for found in self._crossings for statement in self._registry_of(found)]
+        return iam.PolicyDocument(statements=statements) if statements else None
+
+    def _registry_of(self, crossing: Crossing) -> Iterator[iam.PolicyStatement]:
+        versions = arn(self, "sagemaker", f"model-package/{self.model.slug}/*")
+        yield crossing.reconciler.may("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
+        decisions: dict[str, object] = {"sagemaker:ModelApprovalStatus": crossing.deployment.decisions}
+        yield crossing.reconciler.may("sagemaker:UpdateModelPackage", on=versions, when={"StringEquals": decisions})
+
+    def _forward(self, crossing: Crossing) -> None:
+        """Registry events go to the environment's own bus, whose policy knows this role."""
+        title = crossing.deployment.environment.capitalize()
+        role = service_role(self, f"Forward{title}Role", "events", name=crossing.forwarder.name,
+                            statements=[allow("events:PutEvents", on=crossing.bus_arn)])  # fmt: skip
+        target = events.CfnRule.TargetProperty(id="Bus", arn=crossing.bus_arn, role_arn=role.role_arn)
+        events.CfnRule(self, f"Forward{title}", event_pattern=registry_changed(self.model), targets=[target],
+                       description=f"Tells {crossing.deployment.environment} of the versions of {self.model.name}",
+                       )  # fmt: skip
 
     def _feature_job(self) -> glue.CfnJob:
         features, security = self.model.features, self._job_security()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -23,6 +22,13 @@ class Commits:
     def __init__(self, codecommit: Any, watched: Watched) -> None:
         self._codecommit, self._watched = codecommit, watched
 
+    def placed(self, push: Push) -> Push:
+        """The push with the commit before it, which CodeCommit's event tells."""
+        return push
+
+    def routed(self, push: Push) -> None:
+        """The next push's event will tell its own old commit."""
+
     def changed(self, push: Push) -> Changed:
         """What the push changed; everything where no old commit is left to compare with."""
         # A forged event may name a commit that was never pushed; after a forced push the old one may be gone.
@@ -38,7 +44,6 @@ class Commits:
         unknown = sorted(changed.folders - set(known))[:NEW_FOLDERS]
         return [name for name in unknown if self._is_model(push.commit, name)]
 
-    @cached_property
     def any(self) -> bool:
         """Whether anything was ever pushed to the branch."""
         try:

@@ -13,10 +13,11 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdas.start_retraining import executions, later
+from lambdas.start_retraining.archives import Archives
 from lambdas.start_retraining.arrivals import gather, later_windows, window_name
 from lambdas.start_retraining.commits import Commits
 from lambdas.start_retraining.decide import BY_PEOPLE, Decision, Defer, Ignore, Limits, Start, busy, decide, last_day
-from lambdas.start_retraining.events import Arrival, Ignored, Push, Request, Settled, Told, Watched
+from lambdas.start_retraining.events import Arrival, Ignored, Place, Push, Request, Settled, Told, Watched
 from lambdas.start_retraining.later import Event, Schedules
 from lambdas.start_retraining.route import Gone, Model, alarmed, concerned
 
@@ -36,6 +37,8 @@ class Setting:
     schedule_group: str
     schedule_role: str
     function: str
+    routed: Place | None = None
+    """Where it is kept what was last routed, if the sources are an archive."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,9 @@ class Made:
 class Door:
     """The one door to retraining, for one event."""
 
-    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime) -> None:
+    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime, pushed: set[str]) -> None:
         self.setting, self.now = setting, now
-        self._client, self._limits = client, setting.limits
+        self._client, self._limits, self._pushed = client, setting.limits, pushed
 
     def answer(self, told: Told) -> Iterator[Made]:
         match told:
@@ -76,15 +79,18 @@ class Door:
     # -- triggers ---------------------------------------------------------------------------------------
 
     def _push(self, push: Push) -> Iterator[Made]:
-        changed = self._commits.changed(push)
+        sources = self._sources
+        push = sources.placed(push)
+        changed = sources.changed(push)
         concerns = concerned(push, self._models, changed)
-        new = self._commits.new_models(push, changed, (model.name for model in self._models))
-        if not new and not concerns:
+        new = sources.new_models(push, changed, (model.name for model in self._models))
+        made = [_gone(concern) if isinstance(concern, Gone) else self._one_of_many(concern) for concern in concerns]
+        made += [self._tell_new(name, push) for name in new]
+        if not any(isinstance(one.decision, Failed) for one in made):
+            sources.routed(push)
+        if not made:
             raise Ignored(f"push {push.commit[:8]} touches no model", trigger="push")
-        for concern in concerns:
-            yield _gone(concern) if isinstance(concern, Gone) else self._one_of_many(concern)
-        for name in new:
-            yield self._tell_new(name, push)
+        yield from made
 
     def _arrival(self, arrival: Arrival) -> Made:
         self._refuse_before_the_first_push(arrival.model, "data")
@@ -139,7 +145,9 @@ class Door:
         return model
 
     @cached_property
-    def _commits(self) -> Commits:
+    def _sources(self) -> Commits | Archives:
+        if self.setting.routed:
+            return Archives(self._client("s3"), self.setting.routed)
         return Commits(self._client("codecommit"), self.setting.watched)
 
     @cached_property
@@ -148,9 +156,12 @@ class Door:
         return Schedules(self._client("scheduler"), setting.schedule_group, setting.schedule_role, setting.function)
 
     def _refuse_before_the_first_push(self, model: str, trigger: str) -> None:
-        if not self._commits.any:
+        if self.setting.watched.source_arn in self._pushed:
+            return
+        if not self._sources.any():
             raise Ignored("nothing was ever pushed; the first push trains on what is there", model=model,
                           trigger=trigger)  # fmt: skip
+        self._pushed.add(self.setting.watched.source_arn)
 
     # -- acting -----------------------------------------------------------------------------------------
 

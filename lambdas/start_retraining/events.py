@@ -1,6 +1,6 @@
 """What the function may be told; anything else, or anything from elsewhere, is refused with the reason.
 
-Push      CodeCommit: the branch moved
+Push      CodeCommit: the branch moved; S3: a new archive; CodePipeline: a connection's branch moved
 Arrival   S3: an object landed below a model's raw data
 Settled   Scheduler: a window of arrivals is over
 Request   one model, by schedule, alarm or hand, or a deferred one whose time has come
@@ -21,6 +21,8 @@ DEFERRED_SOURCE = "pushline.deferred"
 PUSH = ("aws.codecommit", "CodeCommit Repository State Change")
 ARRIVAL = ("aws.s3", "Object Created")
 ALARM = ("aws.cloudwatch", "CloudWatch Alarm State Change")
+JOB = "CodePipeline.job"
+"""CodePipeline invokes with a job, not with an event."""
 TRIGGERS = ("push", "schedule", "data", "drift", "manual")
 NONE = "none"
 """A pipeline variable is never empty."""
@@ -29,6 +31,10 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _KEY = re.compile(r"raw/(?P<model>[a-z][a-z0-9_]{0,25})/(?P<rest>.+)")
 _DATED = re.compile(r"dt=(\d{4}-\d{2}-\d{2})/")
+
+
+Place = tuple[str, str]
+"""Bucket and key."""
 
 
 class Ignored(Exception):
@@ -41,19 +47,23 @@ class Ignored(Exception):
 
 @dataclass(frozen=True)
 class Watched:
-    """The one branch of the one repository, and the one bucket of data, that this function listens to."""
+    """The one branch of the one repository (or the one archive), and the one bucket of data, that this function listens
+    to, in one account."""
 
-    repository_arn: str
+    source_arn: str
     branch: str
     data: str
+    account: str
 
     @property
     def repository(self) -> str:
-        return self.repository_arn.split(":")[5]
+        return self.source_arn.split(":")[5]
 
     @property
-    def account(self) -> str:
-        return self.repository_arn.split(":")[4]
+    def archive(self) -> Place | None:
+        """Bucket and key of the sources, where no repository but an archive is pushed."""
+        bucket, _, key = self.repository.partition("/")
+        return (bucket, key) if self.source_arn.split(":")[2] == "s3" else None
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class Push:
     commit: str
     old_commit: str
     time: dt.datetime
+    archive: Place | None = None
+    """The commit's files as a zip, where the repository itself can't be asked."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,8 @@ def parse(event: Mapping[str, Any], watched: Watched, id: str, now: dt.datetime)
     """Read the event, or raise Ignored; `id` identifies the invocation across its retries."""
     source, kind = event.get("source"), event.get("detail-type")
     try:
+        if JOB in event:
+            return _pulled(event[JOB], now)
         if source in _OURS:
             return _OURS[source](event, _detail(event), id, now)
         if (source, kind) in _AWS:
@@ -130,7 +144,7 @@ def _detail(event: Mapping[str, Any]) -> Mapping[str, Any]:
 def _push(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched, now: dt.datetime) -> Push:
     _refuse_foreign(event, watched, "push")
     named = {str(detail.get("repositoryName")), *(str(arn).split(":")[-1] for arn in event.get("resources") or [])}
-    if named != {watched.repository} or watched.repository_arn not in (event.get("resources") or []):
+    if named != {watched.repository} or watched.source_arn not in (event.get("resources") or []):
         raise Ignored(f"the event is not about repository {watched.repository}", trigger="push")
     if detail.get("event") == "referenceDeleted":
         raise Ignored("the branch was deleted", trigger="push")
@@ -143,9 +157,12 @@ def _push(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched,
     return Push(commit, old_commit, _time(event.get("time"), now))
 
 
-def _arrival(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched, now: dt.datetime) -> Arrival:
-    _refuse_foreign(event, watched, "data")
+def _arrival(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched,
+             now: dt.datetime) -> Arrival | Push:  # fmt: skip
     bucket, item = detail.get("bucket"), detail.get("object")
+    if watched.archive and isinstance(bucket, Mapping) and bucket.get("name") == watched.archive[0]:
+        return _bundle(event, detail, watched, now)
+    _refuse_foreign(event, watched, "data")
     if not isinstance(bucket, Mapping) or bucket.get("name") != watched.data or not isinstance(item, Mapping):
         raise Ignored(f"the event is not about bucket {watched.data}", trigger="data")
     key = _KEY.fullmatch(str(item.get("key")))
@@ -155,6 +172,24 @@ def _arrival(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watch
     if dated is None or not _is_day(dated[1]):
         raise Ignored("an object outside of dt=YYYY-MM-DD/ is not data", model=key["model"], trigger="data")
     return Arrival(key["model"], dated[1])
+
+
+def _bundle(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched, now: dt.datetime) -> Push:
+    """A new version of the archive; it is what a commit is elsewhere."""
+    _refuse_foreign(event, watched, "push")
+    item = detail["object"]
+    if (detail["bucket"]["name"], item.get("key")) != watched.archive:
+        raise Ignored(f"the object is not {'/'.join(watched.archive or ())}", trigger="push")
+    return Push(str(item["version-id"]), "", _time(event.get("time"), now), watched.archive)
+
+
+def _pulled(job: Mapping[str, Any], now: dt.datetime) -> Push:
+    """The doorbell's pipeline fetched a commit; only it may invoke with a job."""
+    commit = str(job["data"]["actionConfiguration"]["configuration"]["UserParameters"])
+    if not _COMMIT.fullmatch(commit):
+        raise Ignored("the event names no commit", trigger="push")
+    place = job["data"]["inputArtifacts"][0]["location"]["s3Location"]
+    return Push(commit, "", now, (str(place["bucketName"]), str(place["objectKey"])))
 
 
 def _alarm(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched, now: dt.datetime) -> Request:

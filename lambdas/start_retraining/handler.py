@@ -15,9 +15,11 @@ from botocore.config import Config
 
 from lambdas.start_retraining.decide import Defer, Ignore, Limits, Start
 from lambdas.start_retraining.door import Door, Failed, Made, Setting
-from lambdas.start_retraining.events import Ignored, Watched, parse
+from lambdas.start_retraining.events import JOB, Ignored, Watched, parse
 
 _RETRIES = Config(retries={"mode": "adaptive", "total_max_attempts": 8})
+_pushed: set[str] = set()
+"""Repositories seen with their branch: it is not asked for again by this container, however many objects arrive."""
 _NAMES = {Start: "start", Defer: "defer", Ignore: "ignore", Failed: "failed"}
 
 
@@ -29,7 +31,7 @@ class Unfinished(Exception):
 class Environment:
     """The function's environment variables, read once."""
 
-    repository_arn: str
+    source_arn: str
     branch: str
     data: str
     models_path: str
@@ -39,28 +41,37 @@ class Environment:
     maximum_per_day: str
     settling_minutes: str
     longest_wait_hours: str
+    routed: str = ""
+    """`bucket/key` of what was last routed, where an archive is compared with the one before it."""
 
     @classmethod
     def read(cls) -> Environment:
-        return cls(**{name: os.environ[name.upper()] for name in cls.__dataclass_fields__})
+        routed = os.environ.get("ROUTED", "")
+        required = {name: os.environ[name.upper()] for name in cls.__dataclass_fields__ if name != "routed"}
+        return cls(**required, routed=routed)
 
     def setting(self, function: str) -> Setting:
         limits = Limits(int(self.maximum_per_day), dt.timedelta(minutes=int(self.settling_minutes)),
                         dt.timedelta(hours=int(self.longest_wait_hours)))  # fmt: skip
-        watched = Watched(self.repository_arn, self.branch, self.data)
-        return Setting(watched, limits, self.models_path, self.topic, self.schedule_group, self.schedule_role, function)
+        watched = Watched(self.source_arn, self.branch, self.data, account=function.split(":")[4])
+        bucket, _, key = self.routed.partition("/")
+        return Setting(watched, limits, self.models_path, self.topic, self.schedule_group, self.schedule_role, function,
+                       routed=(bucket, key) if self.routed else None)  # fmt: skip
 
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Lambda's entry point; returns what was decided, for a caller who waits."""
-    door = Door(Environment.read().setting(str(context.invoked_function_arn)), _client, _now())
+    door = Door(Environment.read().setting(str(context.invoked_function_arn)), _client, _now(), _pushed)
     try:
         told = parse(event, door.setting.watched, str(context.aws_request_id), door.now)
         decisions = [_log(event, made) for made in door.answer(told)]
     except Ignored as ignored:
         decisions = [_log(event, Made(Ignore(ignored.model, ignored.trigger, str(ignored))))]
     if failed := [made for made in decisions if made["decision"] == "failed"]:
+        # A job of CodePipeline stays open then, until an invocation succeeds or the action's time is over.
         raise Unfinished("; ".join(f"{made['model']}: {made['reason']}" for made in failed))
+    if JOB in event:
+        _client("codepipeline").put_job_success_result(jobId=event[JOB]["id"])
     return {"decisions": decisions}
 
 

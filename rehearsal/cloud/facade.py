@@ -17,7 +17,7 @@ from ministack.core.responses import request_scope
 from ministack.services import eventbridge
 
 from rehearsal.audit import AuditLog
-from rehearsal.cloud import implied_checks, persistence, provisioning, roles
+from rehearsal.cloud import implied_checks, persistence, provisioning, resource_policies, roles
 from rehearsal.cloud.alarms import Alarms
 from rehearsal.cloud.async_invocations import AsyncInvocations
 from rehearsal.cloud.embedding import Credentials
@@ -60,6 +60,7 @@ class EmbeddedCloud:
         self._streams = LogStreams()
         self.services = [service(self) for service in services]
         implied_checks.install()
+        resource_policies.install(self.services)
         roles.install(self.audit)
         FrontDoor(self.services).install()
         types = {name: kind for service in self.services for name, kind in service.resource_types().items()}
@@ -69,7 +70,7 @@ class EmbeddedCloud:
         self._invocations = AsyncInvocations(self.store, time_scale)
         self._invocations.install()
         ObjectEvents().install()
-        Rules(self.client, self.roles, time_scale).install()
+        Rules(self.client, self.roles, put_on_bus, time_scale).install()
         self._alarms = Alarms(self.client, self.roles, self.emit, on_loop, time_scale)
         self._alarms.install()
         persistence.remember_previous_stacks()
@@ -155,6 +156,16 @@ class EmbeddedCloud:
         return self._streams.open(
             self.client("logs", role=role, by=by, account=caller.account, region=caller.region), group, stream
         )
+
+
+def put_on_bus(event: Params, bus: str, account: str, region: str) -> None:
+    """Dispatch an event, as it is, to the rules of a bus of any account."""
+
+    def put() -> None:
+        with request_scope(account, region):
+            eventbridge._dispatch_event({**event, "EventBusName": bus})
+
+    on_loop(put)
 
 
 def on_loop(act: Callable[[], None]) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from ministack.core import iam_actions, iam_evaluator
-from ministack.core.responses import get_account_id, get_region
+from ministack.core.responses import get_account_id, get_region, request_scope
 from ministack.services import s3, sns
 
+from rehearsal.cloud import resource_policies
 from rehearsal.service import Params, Permission
 
 # Where an action of ministack's services is given a role, and to which service the role goes.
@@ -50,7 +51,10 @@ def implied(action: str, resource: str) -> Iterator[Permission]:
     if use is None or (key := _key_of(action, resource)) is None:
         return
     service = action.partition(":")[0]
-    yield Permission(use, key, {"kms:ViaService": f"{service}.{get_region()}.amazonaws.com"})
+    context = {"kms:ViaService": f"{service}.{get_region()}.amazonaws.com"}
+    if service == "s3":
+        context["kms:EncryptionContext:aws:s3:arn"] = _encrypted_for(resource)
+    yield Permission(use, key, context)
 
 
 def passed_roles(action: str, body: bytes) -> list[Permission]:
@@ -72,13 +76,24 @@ def _parameters(body: bytes) -> Params:
 def _key_of(action: str, resource: str) -> str | None:
     if action.startswith("s3:"):
         bucket = resource.removeprefix("arn:aws:s3:::").partition("/")[0]
-        key = s3._bucket_default_sse_headers(bucket).get("x-amz-server-side-encryption-aws-kms-key-id")
+        owner = resource_policies.owner_of_bucket(bucket)
+        with request_scope(owner, get_region()):
+            key = s3._bucket_default_sse_headers(bucket).get("x-amz-server-side-encryption-aws-kms-key-id")
     else:
+        owner = get_account_id()
         topic = sns._topics.get(resource) or {}
         key = (topic.get("attributes") or {}).get("KmsMasterKeyId")
     if not key or key.startswith("alias/aws/"):
         return None
-    return key if key.startswith("arn:") else f"arn:aws:kms:{get_region()}:{get_account_id()}:key/{key}"
+    return key if key.startswith("arn:") else f"arn:aws:kms:{get_region()}:{owner}:key/{key}"
+
+
+def _encrypted_for(resource: str) -> str:
+    """The encryption context: with a bucket key it is the bucket, else the object."""
+    bucket = resource.removeprefix("arn:aws:s3:::").partition("/")[0]
+    settings = s3._bucket_encryption.get_scoped(resource_policies.owner_of_bucket(bucket), None, bucket) or b""
+    text = settings if isinstance(settings, str) else settings.decode()
+    return f"arn:aws:s3:::{bucket}" if "<BucketKeyEnabled>true" in text else resource
 
 
 def _with_names(original: Callable[..., str]) -> Callable[..., str]:

@@ -15,7 +15,7 @@ from ministack.core.responses import request_scope
 from ministack.services import iam, sts
 
 from rehearsal.audit import AuditLog
-from rehearsal.cloud import implied_checks
+from rehearsal.cloud import implied_checks, resource_policies
 from rehearsal.cloud.embedding import Credentials
 from rehearsal.service import Permission, ServiceError
 
@@ -142,6 +142,8 @@ def install(audit: AuditLog) -> None:
         denied = original(access_key_id, iam_action, service, region, resource_arn, service_context)
         if denied is None and not access_key_id and service == "s3":  # ministack lets anonymous callers read S3
             denied = iam_evaluator.EvalResult("ImplicitDeny", "anonymous")
+        if denied is None:
+            denied = resource_policies.refuses_root(access_key_id, iam_action, resource_arn, service)
         audit.record(_principal(access_key_id), iam_action, resource_arn, _decision(denied), _statement())
         return denied if denied is not None else _implied(access_key_id, iam_action, resource_arn)
 
@@ -215,7 +217,7 @@ def _allows(document: str | dict[str, Any], by: str, action: str, resource: str,
     policy = json.loads(document) if isinstance(document, str) else document
     account = (source or resource).split(":")[4]
     keys = {"aws:sourceaccount": account, **({"aws:sourcearn": source} if source else {})}
-    # AWS's services speak TLS, so that a topic or queue which enforces it lets them in.
+    # A service calls over TLS, also from a thread that has no request's origin.
     context = iam_evaluator.EvalContext(
         by, "Service", account, action, resource, "", secure_transport=True, service_context=keys
     )

@@ -45,13 +45,15 @@ class Undeliverable(Exception):
 
 _delivery: contextvars.ContextVar[Delivery | None] = contextvars.ContextVar("delivery", default=None)
 Client = Callable[..., Any]
+PutOnBus = Callable[[Params, str, str, str], None]
+"""Puts an event on the bus of that name, account and region."""
 
 
 class Rules:
     """Replaces how ministack delivers events; matching and input transformation stay its own."""
 
-    def __init__(self, client: Client, roles: Roles, time_scale: float) -> None:
-        self._client, self._roles, self._time_scale = client, roles, time_scale
+    def __init__(self, client: Client, roles: Roles, put_on_bus: PutOnBus, time_scale: float) -> None:
+        self._client, self._roles, self._put_on_bus, self._time_scale = client, roles, put_on_bus, time_scale
         self._workers = ThreadPoolExecutor(16, "deliveries")
 
     def install(self) -> None:
@@ -68,7 +70,9 @@ class Rules:
         service = delivery.arn.split(":")[2]
         if service == "codepipeline":
             self._workers.submit(self._deliver, self._to_pipeline, delivery, "")
-        elif service in ("lambda", "states", "sns", "sqs", "events"):
+        elif ":event-bus/" in delivery.arn:
+            self._workers.submit(self._deliver, lambda to, _: self._to_bus(to, dict(event)), delivery, "")
+        elif service in ("lambda", "states", "sns", "sqs"):
             token = _delivery.set(delivery)
             self._transform(target, event, rule, view)
             _delivery.reset(token)
@@ -127,6 +131,18 @@ class Rules:
         self._as_role("stepfunctions", delivery).start_execution(
             stateMachineArn=delivery.arn, input=payload, name=f"{delivery.event_id}_{digest}"
         )
+
+    def _to_bus(self, delivery: Delivery, event: Params) -> None:
+        """Under the target's role, which the bus's own policy has to know if it is another account's."""
+        if not (role := delivery.target.get("RoleArn")):
+            raise Undeliverable("the target has no role")
+        if delivery.rule in event.get("_Path", ()):
+            raise Undeliverable("the event came from this rule")
+        who = self._roles.assume(role, PRINCIPAL, delivery.event_id, delivery.region)
+        self._roles.decide(who, Permission("events:PutEvents", delivery.arn))
+        _, _, _, region, account, bus = delivery.arn.split(":", 5)
+        event["_Path"] = [*event.get("_Path", ()), delivery.rule]
+        self._put_on_bus(event, bus.removeprefix("event-bus/"), account, region)
 
     def _to_pipeline(self, delivery: Delivery, payload: str) -> None:
         self._as_role("codepipeline", delivery).start_pipeline_execution(name=delivery.arn.rpartition(":")[2])

@@ -66,7 +66,7 @@ def remove(client_of: ClientOf, name: str) -> None:
 
 
 def _make(sagemaker: Any, name: str, first: Params) -> None:
-    remove(lambda _: sagemaker, name)  # a model or configuration that an interrupted start left
+    remove(lambda service, place=None, /: sagemaker, name)  # a model or configuration that an interrupted start left
     sagemaker.create_model(ModelName=name, ExecutionRoleArn=first["role"], PrimaryContainer=first["container"])
     variant = {
         "VariantName": "Frozen",

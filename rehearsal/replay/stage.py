@@ -12,8 +12,8 @@ from rich.console import Console
 
 from rehearsal import arrivals, assembly, predictions, server, waiting
 from rehearsal import state_dir as state
-from rehearsal.connection import clients, repository_url
-from rehearsal.landscape import ClientOf, Landscape, ModelParts, NotDeployed, survey
+from rehearsal.connection import look, repository_url
+from rehearsal.landscape import ClientOf, Landscape, ModelParts, NotDeployed, in_place
 from rehearsal.replay.plan import Plan, Refused
 from rehearsal.replay.rows import ModelFolder, days, read_folder, write_raw
 
@@ -29,6 +29,11 @@ class Stage:
     raw: Path
     console: Console
     timeout: float
+
+    @property
+    def serving(self) -> ClientOf:
+        """Clients of the account that serves."""
+        return in_place(self.client_of, self.parts.places[self.environment])
 
     @property
     def parts(self) -> ModelParts:
@@ -77,10 +82,9 @@ def set_up(
     state.require_git()
     state.prepare(state_dir)
     at = server.up(state_dir, port=0, time_scale=time_scale)
-    client_of = clients(at)
-    if plan.model not in survey(client_of).models:
+    if plan.model not in look(at)[1].models:
         _deploy(at, cdk_out, plan.model, console)
-    landscape = survey(client_of)
+    client_of, landscape = look(at)
     if not landscape.model(plan.model).endpoints:
         raise NotDeployed(f"{plan.model} has no endpoint; a replay asks one")
     clone = state_dir / "clone"

@@ -52,7 +52,7 @@ class Rehearsed:
         return f"{self._stage.parts.endpoints[self._stage.environment]}-frozen"[:63]
 
     def champion(self) -> Record:
-        return frozen.champion(self._stage.client_of, self._stage.parts.endpoints[self._stage.environment])
+        return frozen.champion(self._stage.serving, self._stage.parts.endpoints[self._stage.environment])
 
     def rows(self, step: Step) -> Labelled:
         with self._stage.console.status(f"{step.since} to {step.through}: requests, by the model's own features"):
@@ -62,7 +62,7 @@ class Rehearsed:
         return ask(self._stage.live()[1], rows.requests)
 
     def frozen(self, first: Record, rows: Labelled) -> Answers:
-        return ask(frozen.serve(self._stage.client_of, self._frozen_name, first), rows.requests)
+        return ask(frozen.serve(self._stage.serving, self._frozen_name, first), rows.requests)
 
     def land(self, step: Step) -> Record:
         stage, began = self._stage, time.time()
@@ -72,7 +72,7 @@ class Rehearsed:
         return {"objects": objects, **found, "live_after": stage.live()[0]}
 
     def close(self) -> None:
-        frozen.remove(self._stage.client_of, self._frozen_name)
+        frozen.remove(self._stage.serving, self._frozen_name)
 
 
 def replay(

@@ -17,7 +17,8 @@ from rehearsal.sagemaker.async_request import FAULTS, KIND, Answer, Exchange
 from rehearsal.sagemaker.endpoint_record import owner, plans
 from rehearsal.sagemaker.meter import Meter, QueuePlace
 from rehearsal.sagemaker.models import ENDPOINT
-from rehearsal.sagemaker.router import Refused, Router
+from rehearsal.sagemaker.route import Refused
+from rehearsal.sagemaker.router import Router
 from rehearsal.service import Cloud
 
 log = logging.getLogger("rehearsal")

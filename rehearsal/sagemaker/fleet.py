@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import logging
 import os
 import secrets
@@ -12,9 +11,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from rehearsal.model_server import SERVE
 from rehearsal.sagemaker.artifact import fetch, pull
 from rehearsal.sagemaker.capture import Capture
 from rehearsal.sagemaker.container import SAGEMAKER, image_name
+from rehearsal.sagemaker.instance import Instance, drain_all, end, stop_all
 from rehearsal.sagemaker.variant_plan import VariantPlan
 from rehearsal.service import Caller, Cloud, Logs
 from rehearsal.store import Store
@@ -30,11 +29,7 @@ from rehearsal.store import Store
 log = logging.getLogger("rehearsal")
 CONTAINER_ROOT = "/opt/ml/"
 PROCESS = "sagemaker/server-process"
-STOP_SECONDS = 35
-"""A little more than the model server's own grace for requests in flight."""
-RESTART_SECONDS = 1.0
-SETTLE_SECONDS = 0.1
-"""For a request that was just given to an instance to be counted as in flight there."""
+RESTART_SECONDS, FOLLOW_SECONDS = 1.0, 5.0
 
 
 class Throttled(Exception):
@@ -43,33 +38,6 @@ class Throttled(Exception):
 
 class Unhealthy(Exception):
     """A fleet that did not come up; the message is SageMaker's FailureReason."""
-
-
-@dataclass
-class Instance:
-    """One server process and the requests it is serving now."""
-
-    id: str
-    port: int
-    process: subprocess.Popen[bytes]
-    in_flight: int = 0
-    stopping: bool = False
-    follower: threading.Thread | None = None
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=8))
-
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def healthy(self) -> bool:
-        """Whether /ping answers 200."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        try:
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()
 
 
 class Variant:
@@ -107,15 +75,15 @@ class Variant:
             for instance in more:
                 self._wait_healthy(instance, give_up)
         except Unhealthy:
-            _stop(more)
+            stop_all(more)
             raise
         with self._changing:
             self.plan = replace(self.plan, count=count)
             fewer = self.instances[count:]
             self.instances = [*self.instances[:count], *more]
         if fewer:
-            _drain(fewer)
-            _stop(fewer)
+            drain_all(fewer)
+            stop_all(fewer)
 
     async def wake(self) -> float:
         """Called for every request before an instance is chosen: the seconds that a cold start took, if there was
@@ -125,7 +93,7 @@ class Variant:
     def stop(self) -> None:
         """Ask every instance to finish what it serves and go; insist after the grace period."""
         self._stopping.set()
-        _stop(self.instances)
+        stop_all(self.instances)
 
     def _spawn(self) -> Instance:
         name = f"i-{secrets.token_hex(9)[:17]}"
@@ -224,6 +192,8 @@ class Variant:
             self._cloud.store.delete(PROCESS, instance.id)
 
     def _ping_failed(self, instance: Instance) -> str:
+        if not instance.alive() and instance.follower is not None:
+            instance.follower.join(FOLLOW_SECONDS)  # its last words may not have been read yet
         last = next((line for line in reversed(instance.tail) if line.strip()), "")
         return (
             f"The primary container for production variant {self.plan.name} did not pass the ping health check. "
@@ -320,31 +290,3 @@ def _arguments(pid: int) -> str:
             return on_linux.read_bytes().decode(errors="replace")
         return ""
     return subprocess.run(["ps", "-o", "command=", "-p", str(pid)], capture_output=True, text=True).stdout
-
-
-def _drain(instances: list[Instance]) -> None:
-    """Wait until none of them serves a request any more; the router has stopped sending them any."""
-    time.sleep(SETTLE_SECONDS)
-    deadline = time.monotonic() + STOP_SECONDS
-    while any(instance.in_flight for instance in instances) and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
-def _stop(instances: list[Instance]) -> None:
-    for instance in instances:
-        end(instance)
-    deadline = time.monotonic() + STOP_SECONDS
-    for instance in instances:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            instance.process.wait(max(0.1, deadline - time.monotonic()))
-        if instance.alive():
-            instance.process.kill()
-        if instance.follower is not None:
-            instance.follower.join()
-
-
-def end(instance: Instance) -> None:
-    """Ask an instance to finish what it serves and go."""
-    instance.stopping = True
-    with contextlib.suppress(ProcessLookupError):
-        instance.process.send_signal(signal.SIGTERM)

@@ -109,14 +109,18 @@ def _creates_group(params: Params, caller: Caller) -> list[Permission]:
 
 def _registers(params: Params, caller: Caller) -> list[Permission]:
     group = group_arn(caller, params.get("ModelPackageGroupName", ""))
-    versions = group.replace(":model-package-group/", ":model-package/") + "/*"
+    versions = f"{_versions(group)}/*"
     context = {**_approval({"ModelApprovalStatus": "PendingManualApproval", **params}), **request_tags(params)}
     return [Permission("sagemaker:CreateModelPackage", resource, context) for resource in (group, versions)]
 
 
 def _lists_packages(params: Params, caller: Caller) -> list[Permission]:
-    versions = arn("sagemaker", caller, f"model-package/{_name(params.get('ModelPackageGroupName', '*'))}/*")
-    return [Permission("sagemaker:ListModelPackages", versions)]
+    group = group_arn(caller, params.get("ModelPackageGroupName", "*"))
+    return [Permission("sagemaker:ListModelPackages", f"{_versions(group)}/*")]
+
+
+def _versions(group: str) -> str:
+    return group.replace(":model-package-group/", ":model-package/")
 
 
 class ModelRegistry(Tags):
@@ -126,6 +130,9 @@ class ModelRegistry(Tags):
         "CreateModelPackageGroup": _creates_group,
         "DescribeModelPackageGroup": _on_group("DescribeModelPackageGroup"),
         "DeleteModelPackageGroup": _on_group("DeleteModelPackageGroup"),
+        "PutModelPackageGroupPolicy": _on_group("PutModelPackageGroupPolicy"),
+        "GetModelPackageGroupPolicy": _on_group("GetModelPackageGroupPolicy"),
+        "DeleteModelPackageGroupPolicy": _on_group("DeleteModelPackageGroupPolicy"),
         "ListModelPackageGroups": lambda params, caller: [Permission("sagemaker:ListModelPackageGroups")],
         "CreateModelPackage": _registers,
         "DescribeModelPackage": _on_package("DescribeModelPackage"),
@@ -162,12 +169,12 @@ class ModelRegistry(Tags):
 
     def describe_model_package_group(self, caller: Caller, params: Params) -> Params:
         group = self._group(caller, params["ModelPackageGroupName"])
-        return {key: value for key, value in group.items() if key != "versions"}
+        return {key: value for key, value in group.items() if key not in ("versions", "policy")}
 
     def list_model_package_groups(self, caller: Caller, params: Params) -> Params:
         groups = [g for key, g in self.cloud.store.list(GROUP) if key.startswith(group_arn(caller, "x")[:-1])]
         found, token = page(groups, params, name="ModelPackageGroupName", key="ModelPackageGroupArn")
-        hidden = ("versions", "CreatedBy")
+        hidden = ("versions", "policy", "CreatedBy")
         return {
             "ModelPackageGroupSummaryList": [{k: v for k, v in g.items() if k not in hidden} for g in found],
             "NextToken": token,
@@ -182,6 +189,37 @@ class ModelRegistry(Tags):
             self.cloud.store.delete(GROUP, made)
             self.untag_all(made)
         return {}
+
+    def put_model_package_group_policy(self, caller: Caller, params: Params) -> Params:
+        policy = params["ResourcePolicy"]
+        if not _is_policy(policy):
+            raise ServiceError("ValidationException", "ResourcePolicy is not a policy document in JSON")
+        made = self._group(caller, params["ModelPackageGroupName"])["ModelPackageGroupArn"]
+        self.cloud.store.update(GROUP, made, lambda group: group.update(policy=policy))
+        return {"ModelPackageGroupArn": made}
+
+    def get_model_package_group_policy(self, caller: Caller, params: Params) -> Params:
+        return {"ResourcePolicy": self._with_policy(caller, params)["policy"]}
+
+    def delete_model_package_group_policy(self, caller: Caller, params: Params) -> Params:
+        made = self._with_policy(caller, params)["ModelPackageGroupArn"]
+        self.cloud.store.update(GROUP, made, lambda group: group.pop("policy"))
+        return {}
+
+    def resource_policy(self, arn: str) -> str | None:
+        """Of a group's versions as of the group; everything else is its own account's only."""
+        kind, _, rest = arn.split(":", 5)[-1].partition("/")
+        if kind not in ("model-package", "model-package-group"):
+            return ""
+        made = f"{arn.rpartition(kind)[0]}model-package-group/{rest.partition('/')[0]}"
+        return str((self.cloud.store.get(GROUP, made) or {}).get("policy", ""))
+
+    def _with_policy(self, caller: Caller, params: Params) -> Document:
+        group = self._group(caller, params["ModelPackageGroupName"])
+        if "policy" not in group:
+            message = f"the policy of {group['ModelPackageGroupArn']} does not exist."
+            raise ServiceError("ValidationException", message)
+        return group
 
     def _group(self, caller: Caller, name: str) -> Document:
         group = self.cloud.store.get(GROUP, group_arn(caller, name))
@@ -203,7 +241,7 @@ class ModelRegistry(Tags):
             if known := self._registered_before(group, params):
                 return {"ModelPackageArn": known}
             package = self._next_version(caller, group, params)
-        self._changed(package, caller)
+        self._changed(package)
         return {"ModelPackageArn": package["ModelPackageArn"]}
 
     def describe_model_package(self, caller: Caller, params: Params) -> Params:
@@ -213,6 +251,8 @@ class ModelRegistry(Tags):
 
     def list_model_packages(self, caller: Caller, params: Params) -> Params:
         of_account = arn("sagemaker", caller, "model-package/")
+        if "ModelPackageGroupName" in params:
+            of_account = f"{_versions(group_arn(caller, params['ModelPackageGroupName']))}/"
         packages = [p for key, p in self.cloud.store.list(PACKAGE) if key.startswith(of_account)]
         grouped = "ModelPackageGroupName" in params
         if params.get("ModelPackageType", "Versioned" if grouped else "Unversioned") == "Unversioned":
@@ -245,13 +285,13 @@ class ModelRegistry(Tags):
                 package.pop("CustomerMetadataProperties", None)
 
         self._package(made)
-        self._changed(self.cloud.store.update(PACKAGE, made, change), caller)
+        self._changed(self.cloud.store.update(PACKAGE, made, change))
         return {"ModelPackageArn": made}
 
     def delete_model_package(self, caller: Caller, params: Params) -> Params:
         package = self._package(params["ModelPackageName"])
         self.cloud.store.delete(PACKAGE, package["ModelPackageArn"])
-        self._changed({**package, "ModelPackageStatus": "Deleting"}, caller)
+        self._changed({**package, "ModelPackageStatus": "Deleting"})
         return {}
 
     def _registered_before(self, group: Document, params: Params) -> str | None:
@@ -290,7 +330,7 @@ class ModelRegistry(Tags):
             raise ServiceError("ValidationException", f"ModelPackage {name} does not exist.")
         return package
 
-    def _changed(self, package: Document, caller: Caller) -> None:
+    def _changed(self, package: Document) -> None:
         detail = _pick(package, _EVENT)
         for key in ("CreationTime", "LastModifiedTime"):
             if key in detail:
@@ -299,9 +339,17 @@ class ModelRegistry(Tags):
                     .isoformat(timespec="milliseconds")
                     .replace("+00:00", "Z")
                 )
-        self.cloud.emit(
-            "aws.sagemaker", "SageMaker Model Package State Change", detail, [package["ModelPackageArn"]], caller
-        )
+        made = package["ModelPackageArn"]
+        # The registry's account hears of it, whoever's account decided.
+        owner = Caller(made.split(":")[4], made.split(":")[3])
+        self.cloud.emit("aws.sagemaker", "SageMaker Model Package State Change", detail, [made], owner)
+
+
+def _is_policy(text: str) -> bool:
+    try:
+        return "Statement" in json.loads(text)
+    except (ValueError, TypeError):
+        return False
 
 
 def _pick(document: Document, keys: tuple[str, ...]) -> Document:

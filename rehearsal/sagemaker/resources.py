@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import string
 import time
@@ -122,16 +123,38 @@ class EndpointConfig(Named):
     attributes = frozenset({"EndpointConfigName"})
 
 
+_POLICY = "ModelPackageGroupPolicy"
+
+
 class ModelPackageGroup(Named):
     kind = "ModelPackageGroup"
     replacement = frozenset({"ModelPackageGroupName", "ModelPackageGroupDescription"})
     attributes = frozenset({"ModelPackageGroupArn", "ModelPackageGroupStatus", "CreationTime"})
 
     def create(self, properties: Params, stack: Stack) -> Provisioned:
-        policy = properties.get("ModelPackageGroupPolicy")
+        own = {name: value for name, value in properties.items() if name != _POLICY}
+        made = super().create(own, stack)
+        if properties.get(_POLICY):
+            self._allow(properties[_POLICY], stack, made.physical_id)
+        return made
+
+    def update(self, physical_id: str, old: Params, new: Params, stack: Stack) -> Provisioned:
+        if old.get(_POLICY) != new.get(_POLICY):
+            self._allow(new.get(_POLICY), stack, physical_id)
+        return super().update(physical_id, old, new, stack)
+
+    def _allow(self, policy: Any, stack: Stack, physical_id: str) -> None:
+        """Put the resource policy, or take it away; a group that never had one has none to take."""
+        group = {self._name: physical_id.rpartition("/")[2]}
         if policy:
-            raise Unsupported(f"{stack.logical_id}: ModelPackageGroupPolicy is not rehearsed")
-        return super().create(properties, stack)
+            document = policy if isinstance(policy, str) else json.dumps(policy)
+            self._call(stack, "PutModelPackageGroupPolicy", {**group, "ResourcePolicy": document})
+            return
+        try:
+            self._call(stack, "DeleteModelPackageGroupPolicy", group)
+        except ClientError as error:
+            if not _is_gone(error):
+                raise
 
     def _provisioned(self, physical_id: str, name: str) -> Provisioned:
         return Provisioned(

@@ -7,22 +7,22 @@ live when it arrives; one that meets a dying instance goes to another, since no 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import uvicorn
 
 from rehearsal.sagemaker.async_request import Answer
-from rehearsal.sagemaker.fleet import Fleet, Instance, Throttled, Unhealthy, Variant
+from rehearsal.sagemaker.fleet import Fleet, Throttled, Unhealthy, Variant
+from rehearsal.sagemaker.instance import Instance
 from rehearsal.sagemaker.meter import Meter, Place
 from rehearsal.sagemaker.mirror import Mirror
+from rehearsal.sagemaker.route import Refused, Route, name_of
 from rehearsal.store import Store
 
 log = logging.getLogger("rehearsal")
@@ -42,58 +42,6 @@ def endpoint_url(store: Store, name: str) -> str | None:
     """The address of an endpoint that answers /ping and /invocations, or None while no router runs."""
     address = store.get(KIND, KEY)
     return f"http://127.0.0.1:{address['port']}/endpoints/{name}" if address else None
-
-
-class Refused(Exception):
-    """An answer of the router itself, not of a model: HTTP status and message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-@dataclass
-class Route:
-    """What is live behind one endpoint, and how many requests it got; during a rollout also the new fleet."""
-
-    arn: str
-    fleet: Fleet
-    requests: int = 0
-    green: Fleet | None = None
-    shares: dict[str, float] = field(default_factory=dict)
-    """By variant, the share of the new fleet that is switched on, and so of the traffic that it gets."""
-    _turn: dict[str, float] = field(default_factory=dict)
-    _shift: dict[str, float] = field(default_factory=dict)
-    _next: Any = field(default_factory=itertools.count)
-
-    def variant(self, wanted: str | None) -> tuple[Fleet, Variant]:
-        """The variant asked for, else the next by weight (smooth round-robin), of the fleet whose turn it is."""
-        variants = self.fleet.variants
-        chosen = _named(variants, wanted, self.arn) if wanted else self._by_weight(variants)
-        name = chosen.plan.name
-        if self.green is None or not (share := self.shares.get(name, 0.0)):
-            return self.fleet, chosen
-        self._shift[name] = self._shift.get(name, 0.0) + share
-        if self._shift[name] < 1 - 1e-9:
-            return self.fleet, chosen
-        self._shift[name] -= 1
-        return self.green, _named(self.green.variants, name, self.arn)
-
-    def _by_weight(self, variants: list[Variant]) -> Variant:
-        for variant in variants:
-            self._turn[variant.plan.name] = self._turn.get(variant.plan.name, 0) + variant.plan.weight
-        chosen = max(variants, key=lambda variant: self._turn[variant.plan.name])
-        self._turn[chosen.plan.name] -= sum(variant.plan.weight for variant in variants)
-        return chosen
-
-    def instance(self, fleet: Fleet, variant: Variant, tried: set[str]) -> Instance | None:
-        """The next living instance round-robin, one not tried before if there is one."""
-        on = variant.instances
-        if fleet is self.green:
-            on = on[: max(1, round(len(on) * self.shares.get(variant.plan.name, 0.0)))]
-        living = [instance for instance in on if instance.alive() and not instance.stopping]
-        fresh = [instance for instance in living if instance.id not in tried] or living
-        return fresh[next(self._next) % len(fresh)] if fresh else None
 
 
 class Router:
@@ -207,7 +155,7 @@ class Router:
         found = (
             [self._routes[arn]]
             if arn in self._routes
-            else [route for key, route in self._routes.items() if arn is None and _name(key) == name]
+            else [route for key, route in self._routes.items() if arn is None and name_of(key) == name]
         )
         if not found:
             raise Refused(404, f"Endpoint {name} is not in service")
@@ -261,7 +209,7 @@ class Router:
             await asyncio.sleep(0.05 * attempt)
         if place is not None:
             self._meter.invoked(place, 503, 0.0, time.monotonic() - began, 1)
-        raise Refused(503, f"Endpoint {_name(arn)} has no healthy instance")
+        raise Refused(503, f"Endpoint {name_of(arn)} has no healthy instance")
 
     async def _wake(self, variant: Variant, place: Place | None) -> None:
         """Whatever a variant does before it takes a request; Refused when it takes none."""
@@ -306,16 +254,9 @@ class Router:
             instance.in_flight -= 1
 
 
-def _named(variants: list[Variant], name: str, arn: str) -> Variant:
-    for variant in variants:
-        if variant.plan.name == name:
-            return variant
-    raise Refused(400, f"Variant {name} not found for endpoint {_name(arn)}")
-
-
 def _place(arn: str, fleet: Fleet, variant: Variant) -> Place:
     account, region = arn.split(":")[4], arn.split(":")[3]
-    return Place(_name(arn), variant.plan.name, fleet.config, account, region, fleet.asynchronous)
+    return Place(name_of(arn), variant.plan.name, fleet.config, account, region, fleet.asynchronous)
 
 
 def _parse(path: str) -> tuple[str, str]:
@@ -346,7 +287,3 @@ def _listen(port: int) -> socket.socket:
     except OSError:
         listener.bind(("127.0.0.1", 0))
     return listener
-
-
-def _name(arn: str) -> str:
-    return arn.rpartition("/")[2]

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rehearsal.sagemaker.fleet import Instance, Throttled, Unhealthy, Variant, end
+from rehearsal.sagemaker.fleet import Throttled, Unhealthy, Variant
+from rehearsal.sagemaker.instance import Instance, end
 from rehearsal.sagemaker.variant_plan import VariantPlan
 from rehearsal.service import Caller, Cloud, ServiceError
 

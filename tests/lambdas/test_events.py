@@ -8,6 +8,7 @@ import pytest
 
 from lambdas.start_retraining.events import Arrival, Ignored, Push, Request, Settled, Watched, parse
 from tests.lambdas.retraining_world import (
+    ACCOUNT,
     ARN,
     DATA,
     MINUTE,
@@ -22,7 +23,7 @@ from tests.lambdas.retraining_world import (
     schedule_event,
 )
 
-WATCHED = Watched(ARN, "main", DATA)
+WATCHED = Watched(ARN, "main", DATA, ACCOUNT)
 OTHER = "111111111111"
 
 

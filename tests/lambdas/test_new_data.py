@@ -29,11 +29,10 @@ def test_a_storm_of_a_thousand_objects_gives_one_retraining_with_the_last_in_it(
     assert world.schedules == {}
 
 
-def test_an_arrival_costs_two_calls_at_most(world: World) -> None:
-    event = world.land("2026-11-22")
-    world.invoke(event)
-    world.invoke(event)
-    assert world.calls == {"GetBranch": 2, "CreateSchedule": 2}
+def test_an_arrival_costs_one_call_and_a_container_asks_for_the_branch_once(world: World) -> None:
+    for number in range(10):
+        world.invoke(world.land("2026-11-22", name=str(number)))
+    assert world.calls == {"GetBranch": 1, "CreateSchedule": 10}
 
 
 def test_an_object_that_lands_when_the_window_has_just_fired_is_not_lost(world: World) -> None:

@@ -341,8 +341,8 @@ def test_a_throttled_look_up_fails_the_invocation_so_that_lambda_repeats_it(worl
 
 
 def test_a_missing_environment_variable_fails_loudly(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("REPOSITORY_ARN")
-    with pytest.raises(KeyError, match="REPOSITORY_ARN"):
+    monkeypatch.delenv("SOURCE_ARN")
+    with pytest.raises(KeyError, match="SOURCE_ARN"):
         world.invoke(push_event())
 
 

@@ -65,7 +65,7 @@ def make_role(cloud: Running, name: str, trusted: str, *statements: dict[str, An
 
 
 def open_queue(cloud: Running, name: str, writer: str = "events.amazonaws.com") -> str:
-    """A queue that every rule (or another service) may write to; returns its URL."""
+    """A queue that every rule (or another service) may write to, over TLS only; returns its URL."""
     policy = {
         "Statement": [
             {
@@ -73,7 +73,14 @@ def open_queue(cloud: Running, name: str, writer: str = "events.amazonaws.com") 
                 "Action": "sqs:SendMessage",
                 "Resource": "*",
                 "Principal": {"Service": writer},
-            }
+            },
+            {
+                "Effect": "Deny",
+                "Action": "sqs:SendMessage",
+                "Resource": "*",
+                "Principal": "*",
+                "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            },
         ]
     }
     return str(cloud.client("sqs").create_queue(QueueName=name, Attributes={"Policy": json.dumps(policy)})["QueueUrl"])

@@ -22,7 +22,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def waited() -> waiting.Outcome:
     # A model without pipeline and reconcilers: nothing of the cloud is asked.
     landscape = Landscape({"buy": ModelParts("buy")})
-    return waiting.wait(lambda service: None, landscape, ["buy"], SHORT, Console(file=io.StringIO()))
+    return waiting.wait(lambda service, place=None: None, landscape, ["buy"], SHORT, Console(file=io.StringIO()))
 
 
 def test_confirming_that_all_is_at_rest_is_no_timeout() -> None:

@@ -16,7 +16,8 @@ from stacks.deployment import Deployment
 from stacks.release_workflow import release_workflow
 from tests.stacks.state_machine import Execution, TaskFailed, run
 
-FILLED = {"UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people",
+FILLED = {"Group": "arn:aws:sagemaker:us-east-1:000000000000:model-package-group/flight-delay",
+          "UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people",
           "ComparisonRole": "arn:aws:iam::000000000000:role/comparison", "Traffic": "traffic",
           "Key": "arn:aws:kms:us-east-1:000000000000:key/1"}  # fmt: skip
 BOTOCORE_NAMES = {"sagemakerruntime": "sagemaker-runtime"}

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from stacks.deployment import deployments
-from tests.conftest import Assembly
+from tests.conftest import EXISTING, Assembly
 from tests.stacks import policies
-from tests.stacks.conftest import EXISTING
 from tests.stacks.test_data_protection import everything, properties
 
 TRAINING = "Pushline-Network-Training"

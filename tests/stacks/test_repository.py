@@ -17,7 +17,7 @@ from lambdas.start_retraining.events import Request, Told, Watched, parse
 from lambdas.start_retraining.handler import Environment
 from lambdas.start_retraining.route import Model, alarmed
 from tests.conftest import ROOT, Assembly
-from tests.lambdas.retraining_world import ARN, DATA, NOON, alarm_event, arrival_event, push_event
+from tests.lambdas.retraining_world import ACCOUNT, ARN, DATA, NOON, alarm_event, arrival_event, push_event
 from tests.stacks import policies
 
 REPOSITORY = "Pushline-Repository"
@@ -25,7 +25,7 @@ EVENTS = {"aws.codecommit": push_event(), "aws.s3": arrival_event(), "aws.cloudw
 
 
 def told(event: dict[str, Any]) -> Told:
-    return parse(event, Watched(ARN, "main", DATA), "r", NOON)
+    return parse(event, Watched(ARN, "main", DATA, ACCOUNT), "r", NOON)
 
 
 def pattern_of(assembly: Assembly, source: str) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_the_handler_is_in_its_asset_and_nothing_else_is(assembly: Assembly) -> 
 
 def test_the_template_gives_the_handler_the_environment_it_reads(assembly: Assembly) -> None:
     given = assembly.one("AWS::Lambda::Function", REPOSITORY)["Environment"]["Variables"]
-    assert set(given) == {name.upper() for name in Environment.__dataclass_fields__}
+    assert {*given, "ROUTED"} == {name.upper() for name in Environment.__dataclass_fields__}  # that: archives only
     limits = load_settings().retraining
     assert (given["MAXIMUM_PER_DAY"], given["SETTLING_MINUTES"], given["LONGEST_WAIT_HOURS"]) == (
         str(limits.maximum_per_day), str(limits.settling_minutes), str(limits.longest_wait_hours))  # fmt: skip
