@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rehearsal.landscape import survey
 from rehearsal.server import Running
 from tests.conftest import Assembly
 from tests.rehearsal.serving import until
 
-GROUP, MODEL = "flight-delay", "flight_delay"
+GROUP = "flight-delay"
 REQUEST = "[1, 2]"
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0"
 GOOD = """
@@ -94,9 +93,14 @@ class Registry:
     def rests(self) -> bool:
         """Whether no reconciler runs."""
         states = self.at.client("stepfunctions")
-        machines = survey(self.at.client).model(MODEL).reconcilers.values()
-        return not any(states.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]
-                       for arn in machines)  # fmt: skip
+        return not any(states.list_executions(stateMachineArn=self.reconciler(name), statusFilter="RUNNING")["executions"]
+                       for name in ("Staging", "Production"))  # fmt: skip
+
+    def reconciler(self, environment: str) -> str:
+        """An environment's state machine, as its stack puts it out."""
+        found = self.at.client("cloudformation").describe_stacks(StackName=f"FlightDelay-Release-{environment}")
+        outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Stacks"][0]["Outputs"]}
+        return str(outputs["Reconciler"])
 
     def settle(self, version: int, status: str) -> None:
         """Wait until that version is live everywhere, has that status, and nothing runs any more."""

@@ -14,11 +14,10 @@ from rich.console import Console
 
 from rehearsal import server
 from rehearsal.assembly import deploy
-from rehearsal.landscape import survey
 from rehearsal.traffic import Tally, Traffic
 from tests.conftest import Assembly
 from tests.rehearsal.conftest import running
-from tests.rehearsal.registry import CRASHES, GROUP, MODEL, OTHER_SHAPE, REQUEST, Registry, patient
+from tests.rehearsal.registry import CRASHES, GROUP, OTHER_SHAPE, REQUEST, Registry, patient
 from tests.rehearsal.serving import until
 
 STACK, ENDPOINT, TIME_SCALE = "FlightDelay-Serving-Production", f"{GROUP}-production", 120
@@ -186,12 +185,12 @@ def scaling_calls(registry: Registry) -> list[str]:
 
 def executions(registry: Registry) -> list[dict[str, Any]]:
     """Production's, the newest first."""
-    machine = survey(registry.at.client).model(MODEL).reconcilers["production"]
+    machine = registry.reconciler("Production")
     found = registry.at.client("stepfunctions").list_executions(stateMachineArn=machine, maxResults=5)
     return list(found["executions"])
 
 
 def wake(registry: Registry) -> None:
     """What the hourly schedule does."""
-    for machine in survey(registry.at.client).model(MODEL).reconcilers.values():
-        registry.at.client("stepfunctions").start_execution(stateMachineArn=machine)
+    for environment in ("Staging", "Production"):
+        registry.at.client("stepfunctions").start_execution(stateMachineArn=registry.reconciler(environment))

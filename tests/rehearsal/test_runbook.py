@@ -1,4 +1,4 @@
-"""docs/runbook.md: every command of it is run, in its order, against a rehearsal, with the real AWS CLI."""
+"""docs/runbook.md: every command about releases is run, in its order, against a rehearsal, with the real AWS CLI."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from tests.rehearsal.conftest import running
 from tests.rehearsal.registry import Registry, patient
 
 PAGE = (ROOT / "docs" / "runbook.md").read_text()
-SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+OTHERS = "## A retraining did not start"
+"""From here on the page tells of retrainings and of other kinds of endpoints, which this rehearsal has none of."""
+SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.partition(OTHERS)[0], re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PREPARE = BLOCK.findall(PAGE.split("\n## ")[0])[0]
 
