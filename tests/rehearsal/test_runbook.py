@@ -17,7 +17,7 @@ from rehearsal.assembly import deploy
 from rehearsal.environments import interpreter, scrubbed
 from tests.conftest import ROOT, Assembly
 from tests.rehearsal.conftest import running
-from tests.rehearsal.registry import Registry
+from tests.rehearsal.registry import Registry, patient
 
 PAGE = (ROOT / "docs" / "runbook.md").read_text()
 SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
@@ -54,7 +54,7 @@ class Operator:
 def operator(tmp_path_factory: pytest.TempPathFactory, assembly: Assembly) -> Iterator[Operator]:
     folder = tmp_path_factory.mktemp("runbook")
     with running(folder / "state", time_scale=120) as at:
-        deploy(at, assembly.path, Console(quiet=True))
+        deploy(at, patient(assembly, folder / "cdk.out"), Console(quiet=True))
         registry = Registry(at)
         versions = [registry.register(instances=(2, 3), status="Approved") for _ in range(4)]
         registry.settle(versions[-1], "Approved")
