@@ -93,8 +93,9 @@ class Registry:
     def rests(self) -> bool:
         """Whether no reconciler runs."""
         states = self.at.client("stepfunctions")
-        return not any(states.list_executions(stateMachineArn=self.reconciler(name), statusFilter="RUNNING")["executions"]
-                       for name in ("Staging", "Production"))  # fmt: skip
+        machines = [self.reconciler(name) for name in ("Staging", "Production")]
+        return not any(states.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"]
+                       for arn in machines)  # fmt: skip
 
     def reconciler(self, environment: str) -> str:
         """An environment's state machine, as its stack puts it out."""
