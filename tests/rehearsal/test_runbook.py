@@ -22,7 +22,8 @@ from tests.rehearsal.registry import Registry, patient
 PAGE = (ROOT / "docs" / "runbook.md").read_text()
 OTHERS = "## A retraining did not start"
 """From here on the page tells of retrainings and of other kinds of endpoints, which this rehearsal has none of."""
-SECTIONS = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.partition(OTHERS)[0], re.MULTILINE | re.DOTALL)
+FOUND = re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE.partition(OTHERS)[0], re.MULTILINE | re.DOTALL)
+SECTIONS = [(title, text) for title, text in FOUND if "shadow" not in title]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PREPARE = BLOCK.findall(PAGE.split("\n## ")[0])[0]
 
