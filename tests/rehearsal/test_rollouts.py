@@ -217,6 +217,11 @@ def test_an_alarm_that_rings_is_an_event_and_tells_its_topic_once(shared_cloud: 
     rules.put_rule(Name="ringing", EventPattern=json.dumps({"detail-type": ["CloudWatch Alarm State Change"]}))
     rules.put_targets(Rule="ringing", Targets=[{"Id": "1", "Arn": f"{queue}-events"}])
     topic = topics.create_topic(Name="ringing")["TopicArn"]
+    over_tls = {"Condition": {"Bool": {"aws:SecureTransport": "false"}}, "Effect": "Deny", "Principal": "*"}
+    alarms_may = {"Effect": "Allow", "Principal": {"Service": "cloudwatch.amazonaws.com"}}
+    statements = [{"Action": "sns:Publish", "Resource": topic, **who} for who in (over_tls, alarms_may)]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
+    topics.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
     topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"{queue}-sns")
     alarm(
         shared_cloud, "rings", "any", "any", MetricName="Errors", Statistic="Sum", Threshold=0.0, AlarmActions=[topic]
