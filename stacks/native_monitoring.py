@@ -19,8 +19,7 @@ from stacks.deployment import production
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import PrebuiltImage
-from stacks.instance_types import has_local_storage
-from stacks.native_monitoring_role import native_role
+from stacks.native_monitoring_role import INSTANCE_TYPE, native_role
 
 ANALYZERS = {
     "af-south-1": "875698925577",
@@ -126,13 +125,12 @@ class NativeMonitoring(Construct):
         return {"kmsKeyId": self._foundation.key.key_arn, "monitoringOutputs": [{"s3Output": stored}]}
 
     def _job(self) -> dict[str, Any]:
-        """What the platform's own monitoring job has too: size, time, key and network."""
-        evaluation, network = self._model.evaluation, self._foundation.network
-        key = ({} if has_local_storage(evaluation.instance_type)
-               else {"volumeKmsKeyId": self._foundation.key.key_arn})  # fmt: skip
-        cluster = {"instanceCount": 1, "instanceType": evaluation.instance_type, "volumeSizeInGb": VOLUME_GB, **key}
+        """What the platform's own monitoring job has too: time, key and network."""
+        network, minutes = self._foundation.network, self._model.evaluation.max_runtime_minutes
+        cluster = {"instanceCount": 1, "instanceType": INSTANCE_TYPE, "volumeSizeInGb": VOLUME_GB,
+                   "volumeKmsKeyId": self._foundation.key.key_arn}  # fmt: skip
         inside = ({"vpcConfig": {"subnets": list(network.subnets), "securityGroupIds": list(network.security_groups)}}
                   if network else {})  # fmt: skip
         return {"job_resources": {"clusterConfig": cluster},
                 "network_config": {"enableNetworkIsolation": True, **inside},
-                "stopping_condition": {"maxRuntimeInSeconds": evaluation.max_runtime_minutes * 60}}  # fmt: skip
+                "stopping_condition": {"maxRuntimeInSeconds": minutes * 60}}  # fmt: skip

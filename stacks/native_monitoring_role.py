@@ -27,6 +27,8 @@ from stacks.training_roles import create_job
 
 NAMESPACES = ["/aws/sagemaker/ProcessingJobs", "/aws/sagemaker/Endpoints/*", "aws/sagemaker/Endpoints/*"]
 """Of instances, and of what the analyzer finds; AWS writes the latter with and without the slash."""
+INSTANCE_TYPE = "ml.m5.xlarge"
+"""What AWS's own tools take for the analyzer, which is Spark, if they are not told."""
 JOBS = ("model-monitoring-*", "groundtruth-merge-*")
 """How Model Monitor names its jobs: the analysis, and before it the merging of labels."""
 
@@ -57,7 +59,7 @@ def _endpoint(scope: Construct, model: Model) -> list[iam.PolicyStatement]:
 def _jobs(scope: Construct, guardrails: Guardrails, foundation: FoundationStack) -> list[iam.PolicyStatement]:
     jobs, limits = [arn(scope, "sagemaker", f"processing-job/{name}") for name in JOBS], guardrails.evaluation
     created = [statement for job in jobs
-               for statement in create_job("sagemaker:CreateProcessingJob", job, limits.instance_types,
+               for statement in create_job("sagemaker:CreateProcessingJob", job, [INSTANCE_TYPE],
                                            limits.maximum_runtime_minutes, foundation)]  # fmt: skip
     return [*created, allow("sagemaker:DescribeProcessingJob", "sagemaker:StopProcessingJob", on=jobs)]
 

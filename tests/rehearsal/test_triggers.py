@@ -21,8 +21,8 @@ from rich.console import Console
 from rehearsal import assembly as cloud_assembly
 from rehearsal import audit
 from rehearsal.codecommit import git_url
-from rehearsal.connection import clients
-from rehearsal.landscape import ModelParts, survey
+from rehearsal.connection import look
+from rehearsal.landscape import ModelParts
 from rehearsal.server import Running
 from rehearsal.triggers import by_hand, triggers
 from tests.conftest import Assembly
@@ -73,7 +73,11 @@ class Place:
 
     def triggers(self, model: str | None) -> list[Row]:
         client_of = clients(self.at)
-        return [row for row in triggers(client_of, survey(client_of).start_retraining_log) if row["model"] == model]
+        return [
+            row
+            for row in triggers(client_of, survey(client_of, places(self.at)).start_retraining_log)
+            if row["model"] == model
+        ]
 
     def started(self, pipeline: str) -> list[Row]:
         """The executions that were started with a reason, oldest first."""
@@ -181,8 +185,7 @@ def test_a_folder_that_is_not_deployed_is_told_and_by_hand_retrains_what_is(plac
     place.push(model_code__unknown__model_dot_yaml="name: unknown")
     until(lambda: bool(place.triggers("unknown")), "the push was not decided on")
     assert "run cdk deploy 'Unknown-*'" in place.triggers("unknown")[0]["reason"]
-    client_of = clients(place.at)
-    landscape = survey(client_of)
+    client_of, landscape = look(place.at)
     landscape.models["known"] = ModelParts("known", pipeline)
     assert by_hand(client_of, landscape, "known", "labels were corrected", "2013-01-01")["decision"] == "start"
     assert place.variables(pipeline, place.started(pipeline)[0]) == {
