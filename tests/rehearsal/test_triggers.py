@@ -72,12 +72,8 @@ class Place:
             list(pool.map(lambda name: s3.put_object(Bucket=bucket, Key=f"raw/{model}/{name}", Body=b"x"), names))
 
     def triggers(self, model: str | None) -> list[Row]:
-        client_of = clients(self.at)
-        return [
-            row
-            for row in triggers(client_of, survey(client_of, places(self.at)).start_retraining_log)
-            if row["model"] == model
-        ]
+        client_of, landscape = look(self.at)
+        return [row for row in triggers(client_of, landscape.start_retraining_log) if row["model"] == model]
 
     def started(self, pipeline: str) -> list[Row]:
         """The executions that were started with a reason, oldest first."""
