@@ -20,19 +20,39 @@ class AuditLog:
         self._lock = threading.Lock()
 
     def record(
-        self, principal: str, action: str, resource: str, decision: str, statement: dict[str, Any] | None = None
+        self,
+        principal: str,
+        action: str,
+        resource: str,
+        decision: str,
+        *,
+        policy: str,
+        role: str = "",
+        region: str = "",
+        context: dict[str, Any] | None = None,
+        statement: dict[str, Any] | None = None,
     ) -> None:
-        """`decision` is Allow, Deny, ImplicitDeny, or the code of a failed authentication."""
+        """`decision` is Allow, Deny, ImplicitDeny, or the code of a failed authentication.
+
+        `policy` says whose policy decides: the caller's (`identity`, with the resource's own where it has one), a
+        `resource`'s alone or a role's `trust`. `role` is the ARN of the role whose session the principal is; `context`
+        holds the condition keys that policies could ask for; `statement` is the one that decided.
+        """
         line = {
-            "time": time.time(),
+            "time": round(time.time(), 3),
             "principal": principal,
+            "role": role,
             "action": action,
             "resource": resource,
+            "region": region,
             "decision": decision,
+            "policy": policy,
+            "context": context,
             "statement": statement,
         }
+        whole = json.dumps({name: value for name, value in line.items() if value}, separators=(",", ":"))
         with self._lock:
-            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.write(whole.encode() + b"\n")
 
     def close(self) -> None:
         self._file.close()

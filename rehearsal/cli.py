@@ -15,10 +15,23 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
-from rehearsal import arrivals, assembly, audit, log_reader, predictions, server, status, waiting
+from rehearsal import (
+    arrivals,
+    assembly,
+    audit,
+    log_reader,
+    npm_tools,
+    policies,
+    predictions,
+    second_opinion,
+    server,
+    status,
+    unused_grants,
+    waiting,
+)
 from rehearsal import state_dir as state
 from rehearsal.approval import APPROVED, REJECTED, set_approval
-from rehearsal.connection import NotRunning, connect, look, repository_url, running
+from rehearsal.connection import NotRunning, connect, in_each_account, look, repository_url, running
 from rehearsal.landscape import NotDeployed
 from rehearsal.replay.plan import Refused
 from rehearsal.service import ServiceError
@@ -45,6 +58,7 @@ _EXPLAINED = (
     predictions.NoPrediction,
     NotRetrained,
     assembly.DeployFailed,
+    npm_tools.NotFetched,
     state.Unusable,
     Refused,
     ServiceError,
@@ -223,13 +237,53 @@ def invoke(
 @app.command(name="audit")
 def show_audit(
     denied: Annotated[bool, typer.Option("--denied", help="Only what was refused.")] = False,
+    unused: Annotated[bool, typer.Option("--unused", help="What roles are granted and no call has needed.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="An independent evaluator decides every call again.")] = False,
     state_dir: StateDir = STATE_DIR,
     as_json: AsJson = False,
 ) -> None:
     """Who called what, allowed by which statement."""
     if not state_dir.is_dir():
         raise NotRunning(f"there is no {state_dir}; `./pushline up --state-dir {state_dir}` starts a rehearsal there")
-    _print(list(audit.read(state_dir, denied=denied)), as_json, _decisions)
+    if unused:
+        _print([grant.row() for grant in _unused(state_dir)], as_json, _grants)
+    elif check:
+        opinion = second_opinion.ask(in_each_account(running(state_dir)), audit.read(state_dir))
+        _print(opinion.row(), as_json, _opinion)
+        raise typer.Exit(1 if opinion.disagreements else 0)
+    else:
+        _print(list(audit.read(state_dir, denied=denied)), as_json, _decisions)
+
+
+def _unused(state_dir: Path) -> list[unused_grants.Grant]:
+    """Of the roles that stacks made; those of the CDK's bootstrap are not the application's."""
+    own = [
+        role
+        for client_of in in_each_account(running(state_dir))
+        for names in [policies.names_in_stacks(client_of)]
+        for role in policies.roles(client_of).values()
+        if role.name in names
+    ]
+    return unused_grants.unused(own, audit.read(state_dir))
+
+
+def _grants(rows: list[dict[str, str]]) -> Table:
+    table = Table("role", "granted and never used", "on")
+    for row in rows:
+        table.add_row(row["role"], row["action"], row["resource"])
+    return table
+
+
+def _opinion(row: dict[str, Any]) -> Table:
+    table = Table("what", "lines")
+    table.add_row("decided again", f"{row['decided']} ({row['distinct']} different, {row['denied']} denied)")
+    for why, number in row["left_out"].items():
+        table.add_row(f"left out: {why}", str(number))
+    table.add_row("disagreements", str(len(row["disagreements"])))
+    for entry in row["disagreements"][:20]:
+        said = entry["second_opinion"].get("result") or entry["second_opinion"]
+        table.add_row(f"{entry['principal']} {entry['action']} {entry['resource']}", f"{entry['decision']}, not {said}")
+    return table
 
 
 @app.command()

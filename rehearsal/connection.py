@@ -41,6 +41,12 @@ def clients(at: server.Running) -> ClientOf:
     return make
 
 
+def in_each_account(at: server.Running) -> list[ClientOf]:
+    """Clients of every place where something is deployed."""
+    make = clients(at)
+    return [lambda service, *_, place=place: make(service, place) for place in places(at)]
+
+
 def look(at: server.Running) -> tuple[ClientOf, Landscape]:
     """Clients of a running rehearsal, and what is deployed on it."""
     client_of = clients(at)

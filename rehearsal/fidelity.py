@@ -56,7 +56,8 @@ NOT_AS_IN_AWS = (
      " registries of AWS's images are not asked. Assets are published, and stacks deployed, as each account's"
      " root, not through the bootstrap's roles. Accounts are known from `deploy`; what another client deployed into"
      " further accounts, `status` does not see."),
-    ("IAM", "Of AWS's managed policies only AdministratorAccess allows anything."),
+    ("IAM", "Of AWS's managed policies only AdministratorAccess allows anything. When Glue or SageMaker assumes a role,"
+     " `aws:SourceArn` names something of theirs in the account, not the job."),
     ("Step Functions", "`TimeoutSeconds` as an expression is refused; `MaxDelaySeconds` and jitter are ignored;"
      " execution logs are not written to CloudWatch."),
     ("EventBridge Scheduler", "A schedule's time runs `--time-scale` times as fast from when it was made or changed, to"

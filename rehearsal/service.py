@@ -94,11 +94,13 @@ class Cloud(Protocol):
         source: str = "",
     ) -> Any:
         """A boto3 client over loopback. With `role` it carries that role's session, assumed as the service
-        principal `by` (e.g. "glue.amazonaws.com") for the resource `source` (its ARN, in the trust policy's
-        aws:SourceArn; the policy is evaluated, ServiceError AccessDenied if it refuses). Without, it is AWS itself
-        acting (root of `account`)."""
+        principal `by` (e.g. "glue.amazonaws.com") for the resource `source` (its ARN; default: something of that
+        service in `account`): the trust policy is evaluated with both, ServiceError AccessDenied if it refuses.
+        Without, it is AWS itself acting (root of `account`)."""
 
-    def environment(self, role: str, by: str, *, region: str = "", session: str = "rehearsal") -> dict[str, str]:
+    def environment(
+        self, role: str, by: str, *, region: str = "", session: str = "rehearsal", source: str = ""
+    ) -> dict[str, str]:
         """AWS_* variables for a process that runs under `role`: credentials, region and endpoint."""
 
     def emit(self, source: str, detail_type: str, detail: Params, resources: list[str], caller: Caller) -> None:
@@ -108,7 +110,9 @@ class Cloud(Protocol):
         """Decide (and audit) a call that AWS makes under `role` and that has no API of ours, such as pulling an
         image from ECR; ServiceError AccessDeniedException if the role's policies do not allow it."""
 
-    def logs(self, group: str, stream: str, caller: Caller, *, role: str | None = None, by: str = "") -> Logs:
+    def logs(
+        self, group: str, stream: str, caller: Caller, *, role: str | None = None, by: str = "", source: str = ""
+    ) -> Logs:
         """Open (creating if need be) a CloudWatch log stream; with `role`, written as that role."""
 
 

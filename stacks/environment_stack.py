@@ -23,6 +23,7 @@ from stacks.crossing import Reader
 from stacks.deployment import ANSWERS, CAPTURE
 from stacks.network import Network
 from stacks.tags import SHARED, tag
+from stacks.trust import service_principal
 
 UNFINISHED_UPLOAD_DAYS = 7
 SERVICES_THAT_NOTIFY = ("events", "cloudwatch", "budgets")
@@ -67,7 +68,7 @@ class EnvironmentStack(Stack):
         return iam.PolicyStatement(
             principals=[iam.ServicePrincipal(f"logs.{self.region}.amazonaws.com")],
             actions=["kms:Encrypt", "kms:Decrypt", "kms:ReEncryptFrom", "kms:ReEncryptTo", "kms:GenerateDataKey",
-                     "kms:GenerateDataKeyWithoutPlaintext", "kms:DescribeKey"],
+                     "kms:GenerateDataKeyWithoutPlaintext"],
             resources=["*"],
             conditions={"ArnLike": {"kms:EncryptionContext:aws:logs:arn": groups}})  # fmt: skip
 
@@ -128,9 +129,8 @@ class EnvironmentStack(Stack):
         return topic
 
     def _may_publish(self, topic: sns.Topic, service: str) -> iam.PolicyStatement:
-        return iam.PolicyStatement(
-            principals=[iam.ServicePrincipal(f"{service}.amazonaws.com")], actions=["sns:Publish"],
-            resources=[topic.topic_arn], conditions={"StringEquals": {"aws:SourceAccount": self.account}})  # fmt: skip
+        return iam.PolicyStatement(principals=[service_principal(self, service)], actions=["sns:Publish"],
+                                   resources=[topic.topic_arn])  # fmt: skip
 
     def _lifecycle(self, expires: int | None) -> s3.LifecycleRule:
         old = self._retention.old_versions_days

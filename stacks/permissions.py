@@ -12,16 +12,16 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
+from stacks.trust import service_principal
+
 
 def service_role(scope: Construct, id: str, service: str, *, statements: Sequence[iam.PolicyStatement],
-                 name: str | None = None) -> iam.Role:  # fmt: skip
+                 source: str | None = None, name: str | None = None) -> iam.Role:  # fmt: skip
     """A role for one AWS service, which may assume it only on behalf of this account (confused deputy).
 
-    `name` only where another account's policies have to name the role.
+    `source` is the one resource for which the service may; `name` only where another account's policies name the role.
     """
-    account = {"StringEquals": {"aws:SourceAccount": Stack.of(scope).account}}
-    principal = iam.ServicePrincipal(f"{service}.amazonaws.com", conditions=account)
-    return role(scope, id, principal, statements=statements, name=name)
+    return role(scope, id, service_principal(scope, service, source), statements=statements, name=name)
 
 
 def role(scope: Construct, id: str, principal: iam.IPrincipal, *,

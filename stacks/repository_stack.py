@@ -21,7 +21,7 @@ from stacks.foundation_stack import FoundationStack
 from stacks.log_group import log_group
 from stacks.names import any_pipeline_name
 from stacks.outputs import publish
-from stacks.permissions import allow, arn, list_objects, pass_role, role, use_key, write_log
+from stacks.permissions import allow, arn, list_objects, pass_role, service_role, use_key, write_log
 from stacks.source import source
 from stacks.tags import SHARED, TRAINING, tag
 
@@ -82,7 +82,7 @@ class RepositoryStack(Stack):
 
     def _role(self) -> iam.Role:
         pipelines = arn(self, "codepipeline", any_pipeline_name(self._settings))
-        return role(self, "StartRetrainingRole", iam.ServicePrincipal("lambda.amazonaws.com"), statements=[
+        return service_role(self, "StartRetrainingRole", "lambda", statements=[
             *self.source.compare(),
             allow("ssm:GetParametersByPath", on=arn(self, "ssm", f"parameter/{self._settings.project}/models")),
             allow("codepipeline:StartPipelineExecution", "codepipeline:ListPipelineExecutions",
@@ -97,10 +97,7 @@ class RepositoryStack(Stack):
 
     def _schedule_role(self) -> iam.Role:
         """What the models' schedules and the deferred requests invoke the function with."""
-        group = {"StringEquals": {"aws:SourceAccount": self.account}, "ArnEquals": {
-            "aws:SourceArn": self.schedules.attr_arn}}  # fmt: skip
-        principal = iam.ServicePrincipal("scheduler.amazonaws.com", conditions=group)
-        return role(self, "ScheduleRole", principal, statements=[])
+        return service_role(self, "ScheduleRole", "scheduler", statements=[], source=self.schedules.attr_arn)
 
     def _let_schedules_invoke(self) -> None:
         # Apart from the role, which the function needs to know before it exists.

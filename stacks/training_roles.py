@@ -184,8 +184,7 @@ def watch_jobs(scope: Construct, rule: str) -> iam.PolicyStatement:
 def _registry(scope: Construct, model: Model) -> Iterable[iam.PolicyStatement]:
     versions = arn(scope, "sagemaker", f"model-package/{model.slug}/*")
     yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
-    group = arn(scope, "sagemaker", f"model-package-group/{model.slug}")
-    yield allow("sagemaker:CreateModelPackage", on=[versions, group],
+    yield allow("sagemaker:CreateModelPackage", on=versions,
                 when={"StringEquals": {"sagemaker:ModelApprovalStatus": REGISTERED_AS}})  # fmt: skip
 
 

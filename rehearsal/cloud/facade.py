@@ -17,7 +17,15 @@ from ministack.core.responses import request_scope
 from ministack.services import eventbridge
 
 from rehearsal.audit import AuditLog
-from rehearsal.cloud import implied_checks, persistence, provisioning, resource_policies, roles
+from rehearsal.cloud import (
+    decisions,
+    encryption,
+    implied_checks,
+    persistence,
+    provisioning,
+    resource_policies,
+    roles,
+)
 from rehearsal.cloud.alarms import Alarms
 from rehearsal.cloud.async_invocations import AsyncInvocations
 from rehearsal.cloud.embedding import Credentials
@@ -61,10 +69,11 @@ class EmbeddedCloud:
         self.services = [service(self) for service in services]
         implied_checks.install()
         resource_policies.install(self.services)
-        roles.install(self.audit)
+        decisions.install(self.audit)
         FrontDoor(self.services).install()
         types = {name: kind for service in self.services for name, kind in service.resource_types().items()}
         provisioning.install({**lacking(self), **types}, self.emit)
+        encryption.install()
         StateMachines(self.roles.assume, self.signed, self.roles.decide).install()
         Functions(self.roles).install()
         self._invocations = AsyncInvocations(self.store, time_scale)
@@ -112,7 +121,10 @@ class EmbeddedCloud:
         session: str = "rehearsal",
         source: str = "",
     ) -> Any:
-        who = self.roles.assume(role, by, session, region, source) if role else self.roles.root(account, region)
+        if role:
+            who = self.roles.assume(role, by, session, region, source=source, account=account)
+        else:
+            who = self.roles.root(account, region)
         return self.signed(service, who)
 
     def signed(self, service: str, who: Credentials) -> Any:
@@ -137,8 +149,10 @@ class EmbeddedCloud:
                     self._clients.popitem(last=False)[1].close()  # whoever still has it just connects again
             return self._clients[key]
 
-    def environment(self, role: str, by: str, *, region: str = "", session: str = "rehearsal") -> dict[str, str]:
-        return self.roles.assume(role, by, session, region).environment(self.endpoint)
+    def environment(
+        self, role: str, by: str, *, region: str = "", session: str = "rehearsal", source: str = ""
+    ) -> dict[str, str]:
+        return self.roles.assume(role, by, session, region, source=source).environment(self.endpoint)
 
     def emit(self, source: str, detail_type: str, detail: Params, resources: list[str], caller: Caller) -> None:
         entry = {"Source": source, "DetailType": detail_type, "Detail": json.dumps(detail), "Resources": resources}
@@ -150,12 +164,14 @@ class EmbeddedCloud:
         on_loop(put)
 
     def authorize(self, role: str, by: str, permission: Permission, caller: Caller) -> None:
-        self.roles.decide(self.roles.assume(role, by, "rehearsal", caller.region), permission)
+        who = self.roles.assume(role, by, "rehearsal", caller.region, account=caller.account)
+        self.roles.decide(who, permission)
 
-    def logs(self, group: str, stream: str, caller: Caller, *, role: str | None = None, by: str = "") -> LogStream:
-        return self._streams.open(
-            self.client("logs", role=role, by=by, account=caller.account, region=caller.region), group, stream
-        )
+    def logs(
+        self, group: str, stream: str, caller: Caller, *, role: str | None = None, by: str = "", source: str = ""
+    ) -> LogStream:
+        place = {"account": caller.account, "region": caller.region}
+        return self._streams.open(self.client("logs", role=role, by=by, source=source, **place), group, stream)
 
 
 def put_on_bus(event: Params, bus: str, account: str, region: str) -> None:

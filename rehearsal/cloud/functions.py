@@ -37,7 +37,7 @@ class Functions:
         lambda_svc._emit_lambda_logs = self._emit_logs
 
     def _trusted_credentials(self, config: Params) -> dict[str, str]:
-        self._roles.check_trust(config.get("Role", ""), PRINCIPAL)
+        self._roles.check_trust(config.get("Role", ""), PRINCIPAL, config.get("FunctionArn", ""))
         return self._credentials(config)
 
     def _emit_logs(

@@ -31,8 +31,11 @@ _PASSED: dict[str, tuple[str, Callable[[Params], list[Any]]]] = {
     "scheduler:CreateSchedule": ("scheduler", lambda p: [p.get("Target", {}).get("RoleArn")]),
     "scheduler:UpdateSchedule": ("scheduler", lambda p: [p.get("Target", {}).get("RoleArn")]),
 }
-_ENCRYPTING = {"s3:PutObject": "kms:GenerateDataKey", "sns:Publish": "kms:GenerateDataKey"}
-_DECRYPTING = {"s3:GetObject": "kms:Decrypt"}
+_USES_OF_KEYS = {
+    "s3:PutObject": ("kms:GenerateDataKey",),
+    "s3:GetObject": ("kms:Decrypt",),
+    "sns:Publish": ("kms:GenerateDataKey", "kms:Decrypt"),
+}
 
 refused_instead: contextvars.ContextVar[Permission | None] = contextvars.ContextVar("refused_instead", default=None)
 """The implied permission that was refused, when the request's own was allowed; the error then names it."""
@@ -47,14 +50,15 @@ def install() -> None:
 
 def implied(action: str, resource: str) -> Iterator[Permission]:
     """What else the caller must be allowed for this action on this resource: using the key of encrypted data."""
-    use = _ENCRYPTING.get(action) or _DECRYPTING.get(action)
-    if use is None or (key := _key_of(action, resource)) is None:
+    uses = _USES_OF_KEYS.get(action, ())
+    if not uses or (key := _key_of(action, resource)) is None:
         return
     service = action.partition(":")[0]
     context = {"kms:ViaService": f"{service}.{get_region()}.amazonaws.com"}
     if service == "s3":
         context["kms:EncryptionContext:aws:s3:arn"] = _encrypted_for(resource)
-    yield Permission(use, key, context)
+    for use in uses:
+        yield Permission(use, key, context)
 
 
 def passed_roles(action: str, body: bytes) -> list[Permission]:
@@ -100,6 +104,8 @@ def _with_names(original: Callable[..., str]) -> Callable[..., str]:
     def extract(
         service: str, method: str, path: str, headers: Params, body: bytes, query: Params, region: str, account: str
     ) -> str:
+        if headers.get("x-amz-target", "").rpartition(".")[2] in _NAMELESS:
+            return "*"
         if service in _NAMED and body.startswith(b"{") and (named := _NAMED[service](json.loads(body))):
             return f"arn:aws:{_IN_ARNS.get(service, service)}:{region}:{account}:{named}"
         return original(service, method, path, headers, body, query, region, account)
@@ -131,6 +137,8 @@ def _alarm(given: Params) -> str:
     return f"alarm:{names[0]}" if len(names) == 1 else ""
 
 
+_NAMELESS = ("CreateSecurityConfiguration", "DeleteSecurityConfiguration", "GetSecurityConfiguration")
+"""Glue checks them on no resource; ministack takes the name for a table's."""
 _IN_ARNS = {"monitoring": "cloudwatch"}
 _NAMED: dict[str, Callable[[Params], str]] = {
     "ssm": _parameter,

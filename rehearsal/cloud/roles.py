@@ -7,7 +7,6 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 from ministack.core import iam_evaluator
@@ -15,19 +14,12 @@ from ministack.core.responses import request_scope
 from ministack.services import iam, sts
 
 from rehearsal.audit import AuditLog
-from rehearsal.cloud import implied_checks, resource_policies
 from rehearsal.cloud.embedding import Credentials
 from rehearsal.service import Permission, ServiceError
 
 SESSION_SECONDS = 12 * 3600
 RENEW_SECONDS = 3600
 """A cached session with less than this to live is made anew."""
-
-ADMINISTRATOR_ARN = "arn:aws:iam::aws:policy/AdministratorAccess"
-ADMINISTRATOR = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "*", "Resource": "*"}]}
-"""The CDK's bootstrap gives this to CloudFormation; no other policy of AWS's own allows anything here."""
-
-_matched: contextvars.ContextVar[Any] = contextvars.ContextVar("matched_statement", default=None)
 
 
 class Roles:
@@ -43,11 +35,13 @@ class Roles:
         key = self._root.access_key if account in ("", self._root.account) else account
         return Credentials(key, self._root.secret_key, account or self._root.account, region or self._root.region)
 
-    def assume(self, role: str, by: str, session: str, region: str = "", source: str = "") -> Credentials:
+    def assume(
+        self, role: str, by: str, session: str, region: str = "", *, source: str = "", account: str = ""
+    ) -> Credentials:
         """Credentials of `role` for `by`, a service principal or another role, if the role's trust policy lets it.
 
-        `source` is the ARN of the resource that a service acts for."""
-        self.check_trust(role, by, source)
+        A service acts for a resource: its ARN is `source`, or it is one without a name in `account`."""
+        self.check_trust(role, by, source or _unnamed(by, account or role.split(":")[4], region or self._root.region))
         with self._lock:
             made, expires = self._sessions.get((role, by, session), (None, 0.0))
             if made is None or expires - time.time() < RENEW_SECONDS or made.access_key not in sts._sessions:
@@ -55,22 +49,37 @@ class Roles:
                 self._sessions[role, by, session] = made, expires
         return Credentials(made.access_key, made.secret_key, made.account, region or self._root.region, made.token)
 
-    def check_trust(self, role: str, by: str, source: str = "") -> None:
+    def check_trust(self, role: str, by: str, source: str) -> None:
         """Raise AccessDenied unless the trust policy of `role` names `by`, and its own policy if that is a role."""
         record = find_role(role)
-        allowed = record is not None and _trusts(record["AssumeRolePolicyDocument"], by, role, source)
+        trust = record["AssumeRolePolicyDocument"] if record else {}
+        allowed, statement = _trusts(trust, by, role, source)
         if allowed and by.startswith("arn:"):
             self.decide(_register(by, "rehearsal"), Permission("sts:AssumeRole", role))
-        self._audit.record(by, "sts:AssumeRole", role, "Allow" if allowed else "Deny")
+        self._record(by, Permission("sts:AssumeRole", role), allowed, "trust", source, statement)
         if not allowed:
-            why = "its trust policy does not allow it" if record else "there is no such role"
+            why = f"its trust policy does not allow it for {source or by}" if record else "there is no such role"
             raise ServiceError("AccessDenied", f"{by} can't assume {role}: {why}", 403)
 
     def admits(self, policy: str | dict[str, Any] | None, by: str, permission: Permission, source: str) -> bool:
         """Whether a resource's own policy lets the service `by` act for `source` (an ARN); audited."""
-        allowed = policy is not None and _allows(policy, by, permission.action, permission.resource, source)
-        self._audit.record(by, permission.action, permission.resource, "Allow" if allowed else "ImplicitDeny")
+        allowed, statement = _allows(policy or {}, by, permission.action, permission.resource, source)
+        self._record(by, permission, allowed, "resource", source, statement)
         return allowed
+
+    def _record(
+        self, by: str, asked: Permission, allowed: bool, policy: str, source: str, statement: dict[str, Any] | None
+    ) -> None:
+        self._audit.record(
+            by,
+            asked.action,
+            asked.resource,
+            "Allow" if allowed else "Deny" if statement else "ImplicitDeny",
+            policy=policy,
+            region=source.split(":")[3] if source else "",
+            context=_source_keys(source),
+            statement=statement,
+        )
 
     def decide(self, who: Credentials, permission: Permission) -> None:
         """Raise AccessDeniedException unless `who` may do this; decided outside of any request."""
@@ -118,73 +127,6 @@ def find_role(arn: str) -> dict[str, Any] | None:
     return record
 
 
-def install(audit: AuditLog) -> None:
-    """Put the audit log around ministack's decisions, and check signatures of root keys as well."""
-    original: Callable[..., Any] = iam_evaluator.enforce
-    first_match: Callable[..., Any] = iam_evaluator._first_match
-
-    def remembering(ctx: Any, statements: Any, effect: str) -> Any:
-        statement = first_match(ctx, statements, effect)
-        if statement is not None:
-            _matched.set(statement)
-        return statement
-
-    def enforce(
-        access_key_id: str,
-        iam_action: str,
-        service: str,
-        region: str,
-        resource_arn: str = "*",
-        service_context: dict[str, Any] | None = None,
-    ) -> Any:
-        _matched.set(None)
-        implied_checks.refused_instead.set(None)
-        denied = original(access_key_id, iam_action, service, region, resource_arn, service_context)
-        if denied is None and not access_key_id and service == "s3":  # ministack lets anonymous callers read S3
-            denied = iam_evaluator.EvalResult("ImplicitDeny", "anonymous")
-        if denied is None:
-            denied = resource_policies.refuses_root(access_key_id, iam_action, resource_arn, service)
-        audit.record(_principal(access_key_id), iam_action, resource_arn, _decision(denied), _statement())
-        return denied if denied is not None else _implied(access_key_id, iam_action, resource_arn)
-
-    managed: Callable[[str, str], Any] = iam_evaluator._resolve_managed_policy_document
-    iam_evaluator._resolve_managed_policy_document = lambda arn, account: (
-        ADMINISTRATOR if arn == ADMINISTRATOR_ARN else managed(arn, account)
-    )
-    iam_evaluator._first_match = remembering
-    iam_evaluator.enforce = enforce
-    # ministack believes whoever claims a root key; with this its signature is checked like any other's.
-    iam_evaluator._is_root_key = lambda access_key_id: not access_key_id
-
-
-def _implied(access_key_id: str, action: str, resource: str) -> Any:
-    for permission in implied_checks.implied(action, resource):
-        if (denied := implied_checks.check(access_key_id, permission)) is not None:
-            implied_checks.refused_instead.set(permission)
-            return denied
-    return None
-
-
-def _decision(denied: Any) -> str:
-    if denied is None:
-        return "Allow"
-    return denied.code if isinstance(denied, iam_evaluator.AuthError) else str(denied.decision)
-
-
-def _statement() -> dict[str, Any] | None:
-    matched = _matched.get()
-    if matched is None:
-        return None
-    return {"Sid": matched.sid, "Effect": matched.effect, "Action": matched.actions, "Resource": matched.resources}
-
-
-def _principal(access_key_id: str) -> str:
-    identity = iam_evaluator.resolve_caller_identity(access_key_id)
-    if identity is not None:
-        return str(identity["userArn"])
-    return "root" if iam_evaluator.is_root_access_key(access_key_id) and access_key_id else "anonymous"
-
-
 def _register(role: str, session: str) -> Credentials:
     account, name = role.split(":")[4], role.rpartition("/")[2]
     record = find_role(role) or {}
@@ -206,28 +148,38 @@ def _register(role: str, session: str) -> Credentials:
     return made
 
 
-def _trusts(document: str | dict[str, Any], by: str, role: str, source: str) -> bool:
+def _unnamed(by: str, account: str, region: str) -> str:
+    """What a service acts for where its adapter does not say: something of the service in that account."""
+    return "" if by.startswith("arn:") else f"arn:aws:{by.partition('.')[0]}:{region}:{account}:unnamed"
+
+
+def _source_keys(source: str) -> dict[str, str]:
+    """The condition keys that keep a service from being somebody else's deputy."""
+    return {"aws:SourceArn": source, "aws:SourceAccount": source.split(":")[4]} if source else {}
+
+
+def _trusts(document: str | dict[str, Any], by: str, role: str, source: str) -> tuple[bool, dict[str, Any] | None]:
     """Whether the trust policy lets the service principal in; ministack's own evaluator lets any service in."""
     if by.startswith("arn:"):
-        return bool(iam_evaluator.evaluate_trust_policy(document, by))
+        return bool(iam_evaluator.evaluate_trust_policy(document, by)), None
     return _allows(document, by, "sts:AssumeRole", role, source)
 
 
-def _allows(document: str | dict[str, Any], by: str, action: str, resource: str, source: str) -> bool:
+def _allows(
+    document: str | dict[str, Any], by: str, action: str, resource: str, source: str
+) -> tuple[bool, dict[str, Any] | None]:
+    """The decision of a policy that names principals, and the statement that made it."""
     policy = json.loads(document) if isinstance(document, str) else document
+    keys = {key.lower(): value for key, value in _source_keys(source).items()}
     account = (source or resource).split(":")[4]
-    keys = {"aws:sourceaccount": account, **({"aws:sourcearn": source} if source else {})}
     # A service calls over TLS, also from a thread that has no request's origin.
     context = iam_evaluator.EvalContext(
         by, "Service", account, action, resource, "", secure_transport=True, service_context=keys
     )
     statements = policy.get("Statement", [])
-    effects = {
-        s.get("Effect")
-        for s in ([statements] if isinstance(statements, dict) else statements)
-        if _concerns(s, by, context)
-    }
-    return effects == {"Allow"}
+    applying = [s for s in ([statements] if isinstance(statements, dict) else statements) if _concerns(s, by, context)]
+    denying = [s for s in applying if s.get("Effect") != "Allow"]
+    return bool(applying) and not denying, next(iter(denying or applying), None)
 
 
 def _concerns(statement: dict[str, Any], by: str, context: Any) -> bool:

@@ -108,7 +108,8 @@ class Rules:
     def _as_role(self, service: str, delivery: Delivery) -> Any:
         if not (role := delivery.target.get("RoleArn")):
             raise Undeliverable("the target has no role")
-        return self._client(service, role=role, by=PRINCIPAL, region=delivery.region, session=delivery.event_id)
+        place = {"account": delivery.account, "region": delivery.region}
+        return self._client(service, role=role, by=PRINCIPAL, session=delivery.event_id, source=delivery.rule, **place)
 
     def _as_service(self, service: str, delivery: Delivery) -> Any:
         return self._client(service, account=delivery.account, region=delivery.region)

@@ -24,7 +24,7 @@ PRINCIPAL = "states.amazonaws.com"
 MANAGED_RULE_ACTIONS = ("events:PutTargets", "events:PutRule", "events:DescribeRule")
 UNCATCHABLE = ("States.Runtime", "States.DataLimitExceeded")
 
-Assume = Callable[[str, str, str, str], Credentials]
+Assume = Callable[..., Credentials]
 Signed = Callable[[str, Credentials], Any]
 Decide = Callable[[Credentials, Permission], None]
 
@@ -93,7 +93,8 @@ class StateMachines:
 
     def _credentials(self, running: _Running) -> Credentials:
         try:
-            return self._assume(running.role, PRINCIPAL, running.execution["name"][:64], get_region())
+            machine = running.execution["stateMachineArn"]
+            return self._assume(running.role, PRINCIPAL, running.execution["name"][:64], get_region(), source=machine)
         except ServiceError as error:
             raise TaskFailed("States.TaskFailed", error.message) from None
 

@@ -20,7 +20,7 @@ from rehearsal.codebuild import artifacts
 from rehearsal.codebuild.buildspec import Artifact, Buildspec, BuildspecError, Phase, parse
 from rehearsal.codebuild.shell import TIMED_OUT, Interrupted, Shell
 from rehearsal.environments import cache, interpreter, scrubbed
-from rehearsal.service import Caller, Cloud, Params, ServiceError
+from rehearsal.service import Caller, Cloud, Params, ServiceError, arn
 
 KIND = "codebuild/build"
 PRINCIPAL = "codebuild.amazonaws.com"
@@ -46,9 +46,11 @@ class Build:
         self.cloud, self.id, self._changed = cloud, build_id, changed
         self.document = self._read()
         self.caller = Caller(self.document["account"], self.document["region"])
+        self._project = arn("codebuild", self.caller, f"project/{self.document['projectName']}")
         logs = self.document["logs"]
+        acting: dict[str, str] = {"role": self.role, "by": PRINCIPAL, "source": self._project}
         self._log = (
-            cloud.logs(logs["groupName"], logs["streamName"], self.caller, role=self.role, by=PRINCIPAL)
+            cloud.logs(logs["groupName"], logs["streamName"], self.caller, **acting)
             if logs["cloudWatchLogs"]["status"] == "ENABLED"
             else None
         )
@@ -221,7 +223,10 @@ class Build:
         home.mkdir()
         caches = {"UV_CACHE_DIR": str(held / "uv"), "PIP_CACHE_DIR": str(held / "pip")}
         path = f"{place}:{tools.get('PATH', '/usr/bin:/bin')}"
-        role = self.cloud.environment(self.role, PRINCIPAL, region=self.caller.region, session=f"AWSCodeBuild-{unique}")
+        session = f"AWSCodeBuild-{unique}"
+        role = self.cloud.environment(
+            self.role, PRINCIPAL, region=self.caller.region, session=session, source=self._project
+        )
         return {
             **tools,
             **caches,
@@ -307,9 +312,8 @@ class Build:
             flush()
 
     def _client(self, service: str) -> Any:
-        return self.cloud.client(
-            service, role=self.role, by=PRINCIPAL, account=self.caller.account, region=self.caller.region
-        )
+        place = {"account": self.caller.account, "region": self.caller.region}
+        return self.cloud.client(service, role=self.role, by=PRINCIPAL, source=self._project, **place)
 
     def _tell(self, line: str) -> None:
         self._last.append(line)

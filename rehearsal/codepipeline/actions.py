@@ -78,10 +78,12 @@ class Action:
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
+            place = {"account": self.caller.account, "region": self.caller.region}
+            pipeline = arn("codepipeline", self.caller, self.pipeline["name"])
             if self.by != PRINCIPAL:
-                self.cloud.client("sts", role=self.by, by=PRINCIPAL, account=self.caller.account)
+                self.cloud.client("sts", role=self.by, by=PRINCIPAL, source=pipeline, **place)
             self._clients[service] = self.cloud.client(
-                service, role=self.role, by=self.by, account=self.caller.account, region=self.caller.region
+                service, role=self.role, by=self.by, source="" if self.by != PRINCIPAL else pipeline, **place
             )
         return self._clients[service]
 

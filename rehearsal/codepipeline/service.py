@@ -45,7 +45,7 @@ class CodePipeline(Service):
     def permissions(self, operation: str, params: Params, caller: Caller) -> list[Permission]:
         action = f"codepipeline:{operation}"
         if operation == "ListPipelines":
-            return [Permission(action, arn("codepipeline", caller, "*"))]
+            return [Permission(action)]
         if operation in ("TagResource", "UntagResource", "ListTagsForResource"):
             return [Permission(action, params["resourceArn"])]
         if not self.runs(operation):

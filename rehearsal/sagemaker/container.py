@@ -42,6 +42,7 @@ def check_pull(cloud: Cloud, uri: str, role: str, caller: Caller) -> None:
     repository = f"arn:aws:ecr:{found['region']}:{found['account']}:repository/sagemaker-{found['repository']}"
     for permission in (
         Permission("ecr:GetAuthorizationToken"),
+        Permission("ecr:BatchCheckLayerAvailability", repository),
         Permission("ecr:BatchGetImage", repository),
         Permission("ecr:GetDownloadUrlForLayer", repository),
     ):

@@ -80,6 +80,10 @@ def group_arn(caller: Caller, name: str) -> str:
     return name if name.startswith("arn:") else arn("sagemaker", caller, f"model-package-group/{name}")
 
 
+def _package_arn(caller: Caller, name: str) -> str:
+    return name if name.startswith("arn:") else arn("sagemaker", caller, f"model-package/{name}")
+
+
 def _approval(params: Params) -> Params:
     status = params.get("ModelApprovalStatus")
     metadata = {
@@ -99,7 +103,9 @@ def _on_group(operation: str) -> Any:
 
 
 def _on_package(operation: str) -> Any:
-    return lambda params, caller: [Permission(f"sagemaker:{operation}", params["ModelPackageName"])]
+    return lambda params, caller: [
+        Permission(f"sagemaker:{operation}", _package_arn(caller, params["ModelPackageName"]))
+    ]
 
 
 def _creates_group(params: Params, caller: Caller) -> list[Permission]:
@@ -111,7 +117,7 @@ def _registers(params: Params, caller: Caller) -> list[Permission]:
     group = group_arn(caller, params.get("ModelPackageGroupName", ""))
     versions = f"{_versions(group)}/*"
     context = {**_approval({"ModelApprovalStatus": "PendingManualApproval", **params}), **request_tags(params)}
-    return [Permission("sagemaker:CreateModelPackage", resource, context) for resource in (group, versions)]
+    return [Permission("sagemaker:CreateModelPackage", versions, context)]
 
 
 def _lists_packages(params: Params, caller: Caller) -> list[Permission]:

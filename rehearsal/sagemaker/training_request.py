@@ -29,12 +29,12 @@ def job_arn(caller: Caller, name: str) -> str:
 
 
 def creation_checks(params: Params, caller: Caller) -> list[Permission]:
-    resources, output = params["ResourceConfig"], params["OutputDataConfig"]
+    resources, output = params.get("ResourceConfig", {}), params["OutputDataConfig"]
     context = {
         "sagemaker:InstanceTypes": [resources["InstanceType"]] if "InstanceType" in resources else [],
         "sagemaker:NetworkIsolation": str(params.get("EnableNetworkIsolation", False)).lower(),
         "sagemaker:InterContainerTrafficEncryption": "false",
-        "sagemaker:MaxRuntimeInSeconds": params["StoppingCondition"].get("MaxRuntimeInSeconds", 86400),
+        "sagemaker:MaxRuntimeInSeconds": params.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 86400),
         **vpc_context(params.get("VpcConfig")),
     }
     keys = {"sagemaker:VolumeKmsKey": resources.get("VolumeKmsKeyId"), "sagemaker:OutputKmsKey": output.get("KmsKeyId")}
@@ -47,6 +47,8 @@ def creation_checks(params: Params, caller: Caller) -> list[Permission]:
 def check_request(params: Params) -> None:
     """Refuse what is not rehearsed, and reject what AWS rejects."""
     refuse(params, "CreateTrainingJob", *_REFUSED)
+    if missing := [name for name in ("ResourceConfig", "StoppingCondition") if name not in params]:
+        raise ServiceError("ValidationException", f"CreateTrainingJob needs {' and '.join(missing)}")
     algorithm, resources = params["AlgorithmSpecification"], params["ResourceConfig"]
     refuse(
         algorithm,

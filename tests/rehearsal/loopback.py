@@ -71,7 +71,9 @@ class Loopback:
             config=Config(retries={"total_max_attempts": 2}, s3={"addressing_style": "path"}),
         )
 
-    def environment(self, role: str, by: str, *, region: str = "", session: str = "rehearsal") -> dict[str, str]:
+    def environment(
+        self, role: str, by: str, *, region: str = "", session: str = "rehearsal", source: str = ""
+    ) -> dict[str, str]:
         return {
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
@@ -86,7 +88,9 @@ class Loopback:
     def authorize(self, role: str, by: str, permission: Permission, caller: Caller) -> None:
         self.authorized.append((role, permission))
 
-    def logs(self, group: str, stream: str, caller: Caller, *, role: str | None = None, by: str = "") -> Stream:
+    def logs(
+        self, group: str, stream: str, caller: Caller, *, role: str | None = None, by: str = "", source: str = ""
+    ) -> Stream:
         return self.streams.setdefault((group, stream), Stream())
 
     def service(self, name: str) -> Service:

@@ -10,7 +10,9 @@ from datetime import datetime
 import httpx
 import pytest
 
+from rehearsal import second_opinion
 from rehearsal.traffic import Tally, Traffic
+from stacks.seldom_used import SELDOM_USED
 from tests.conftest import synthesize
 from tests.rehearsal.scientist import BETTER, MODEL, REDUCED, THROUGH, Document, Scientist, private_clone, rehearsal
 
@@ -170,3 +172,16 @@ def test_reject_rolls_back_without_retraining(
 
 def test_nothing_was_denied(person: Scientist, rolled_back: Seen) -> None:
     assert json.loads(person.verb("audit", "--denied", "--json")) == []
+
+
+def test_an_independent_evaluator_agrees_with_every_decision(person: Scientist, rolled_back: Seen) -> None:
+    opinion = json.loads(person.verb("audit", "--check", "--json"))
+    assert opinion["disagreements"] == []
+    assert opinion["decided"] > 1000
+    assert set(opinion["left_out"]) == {second_opinion.LEFT_OUT["administrator"]}
+
+
+def test_what_was_granted_and_not_used_is_explained(person: Scientist, rolled_back: Seen) -> None:
+    unused = [row for row in json.loads(person.verb("audit", "--unused", "--json"))
+              if row["role"].startswith(("FlightDelay-", "Pushline-"))]  # fmt: skip
+    assert [row for row in unused if not any(why.covers(row["role"], row["action"]) for why in SELDOM_USED)] == []

@@ -28,6 +28,7 @@ CALLED = {
     "core.iam_evaluator": [
         "enforce(access_key_id, iam_action, service, region, resource_arn, service_context)",
         "_first_match(ctx, stmts, effect)",
+        "evaluate(ctx, policies, limits)",
         "check_credentials(access_key_id, service)",
         "request_caller_arn(headers, query_params)",
         "resolve_caller_identity(access_key_id)",
@@ -52,6 +53,8 @@ CALLED = {
     "services.sts": ["register_session(access_key, session)"],
     "services.s3": [
         "_bucket_default_sse_headers(bucket_name)",
+        "_put_bucket_encryption(name, body)",
+        "_delete_bucket_encryption(name)",
         "_fire_s3_event_async(bucket_name, key, event_name, size, etag, deletion_type, version_id, object_extra,"
         " record_extra)",
         "_fire_s3_event(bucket_name, key, event_name, size, etag, deletion_type, restore_event_data, version_id,"
@@ -132,7 +135,7 @@ HELD = {
     "services.cloudwatch": ["_alarms", "_metrics"],
     "services.cloudformation": ["_stacks"],
     "services.cloudformation.handlers": ["_ACTION_HANDLERS"],
-    "services.cloudformation.provisioners": ["_RESOURCE_HANDLERS"],
+    "services.cloudformation.provisioners": ["_RESOURCE_HANDLERS", "_S3_BUCKET_CONFIGURATIONS"],
     "services.eventbridge": ["_rules", "_targets", "_SCHEDULER_TICK_INTERVAL"],
     "services.stepfunctions": ["_executions", "_state_machines", "_SERVICE_DISPATCH", "_SFN_WAIT_SCALE"],
     "core.persistence": ["STATE_DIR"],
@@ -154,6 +157,12 @@ def test_a_function_that_we_call_or_replace_takes_what_we_give_it(name: str, sig
 @pytest.mark.parametrize(("name", "held"), [(name, held) for name, all_of in HELD.items() for held in all_of])
 def test_a_store_that_we_read_is_there(name: str, held: str) -> None:
     assert hasattr(module(name), held)
+
+
+def test_buckets_and_topics_of_templates_would_have_no_key() -> None:
+    provisioners = module("services.cloudformation.provisioners")
+    assert "BucketEncryption" not in {row[0] for row in provisioners._S3_BUCKET_CONFIGURATIONS}
+    assert "KmsMasterKeyId" not in inspect.getsource(provisioners._sns_create)
 
 
 def test_the_version_is_the_one_that_was_read() -> None:

@@ -147,6 +147,7 @@ def test_a_job_trains_under_the_container_contract(cloud: Loopback) -> None:
     assert states == ["InProgress", "InProgress", "InProgress", "Completed"]
     assert {p.action for _, p in cloud.authorized} == {
         "ecr:GetAuthorizationToken",
+        "ecr:BatchCheckLayerAvailability",
         "ecr:BatchGetImage",
         "ecr:GetDownloadUrlForLayer",
     }

@@ -49,15 +49,6 @@ def test_roles_are_passed_by_name_and_to_one_service(assembly: Assembly) -> None
             assert not any("*" in resource for resource in statement.resources), statement
 
 
-def test_services_assume_roles_only_for_this_account(assembly: Assembly) -> None:
-    for name, role in assembly.resources("AWS::IAM::Role", "FlightDelay-Training").items():
-        (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-        if "Service" in trust["Principal"]:
-            assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}, name
-        else:
-            assert "Pipeline" in json.dumps(trust["Principal"]), name
-
-
 def test_every_actor_has_its_own_role(assembly: Assembly) -> None:
     roles = assembly.resources("AWS::IAM::Role", "FlightDelay-Training")
     for actor in (

@@ -215,12 +215,6 @@ def test_the_serving_role_reads_this_models_artefacts_and_nothing_else(assembly:
     assert not [action for action in granted if action.startswith(foreign)]
 
 
-def test_services_assume_its_roles_only_for_this_account(assembly: Assembly, stack: str) -> None:
-    for role in assembly.resources("AWS::IAM::Role", stack).values():
-        (trust,) = role["Properties"]["AssumeRolePolicyDocument"]["Statement"]
-        assert trust["Condition"] == {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}}
-
-
 def test_every_execution_is_logged_without_its_data(assembly: Assembly, stack: str) -> None:
     logging = assembly.one("AWS::StepFunctions::StateMachine", stack)["LoggingConfiguration"]
 
