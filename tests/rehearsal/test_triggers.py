@@ -145,6 +145,18 @@ def test_a_drift_alarm_comes_through_and_waits_for_the_cool_down(place: Place) -
     assert len(place.started(pipeline)) == 1
 
 
+def test_a_drift_alarm_starts_the_pipeline_of_its_model_and_no_other(place: Place) -> None:
+    pipeline, other = place.model("drifting"), place.model("drifting_not")
+    place.push(model_code__drifting__model_dot_yaml="name: drifting")
+    until(lambda: len(place.started(pipeline)) == 1, "the push started nothing")
+    _alarm(place.at, "drifting-drift-features")
+    until(lambda: len(place.started(pipeline)) == 2, f"drift started nothing: {place.triggers('drifting')}")
+    variables = place.variables(pipeline, place.started(pipeline)[-1])
+    assert variables["Trigger"] == "drift"
+    assert "drifting-drift-features" in variables["Reason"]
+    assert not place.started(other)
+
+
 def test_what_an_older_commit_trains_is_never_registered_after_a_newer_one(place: Place) -> None:
     pipeline = place.model("racing", seconds=180)
     commits = [place.push(model_code__racing__train_dot_py=f"# {number}") for number in range(4)]
