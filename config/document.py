@@ -180,9 +180,10 @@ def _lines(node: yaml.Node, name: str) -> tuple[dict[Location, int], list[Proble
 
 
 def _problem(document: Document, model: type[BaseModel], details: ErrorDetails) -> Problem:
-    location = tuple(part for part in details["loc"] if part != "[key]")
+    found = tuple(part for part in details["loc"] if part != "[key]")
+    location, _ = _walk(model, found)
     if details["type"] == "extra_forbidden":
-        return document.problem(location, _unknown_key(model, location))
+        return document.problem(location, _unknown_key(model, found))
     if details["type"] == "missing":
         return document.problem(location, "is required, and missing")
     text = details["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
@@ -199,10 +200,28 @@ def _unknown_key(model: type[BaseModel], location: Location) -> str:
 
 
 def _section(model: type[BaseModel], location: Location) -> type[BaseModel]:
-    for part in location:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
-    return model
+    return _walk(model, location)[1]
+
+
+def _walk(model: type[BaseModel], location: Location) -> tuple[Location, type[BaseModel]]:
+    """The location as the file has it, where the tag of a union is no key; and the section at its end."""
+    keys: Location = ()
+    parts = iter(location)
+    for part in parts:
+        keys = (*keys, part)
+        field = model.model_fields.get(part) if isinstance(part, str) else None
+        if field is None:
+            continue
+        inner = _model_in(field.annotation)
+        if isinstance(field.discriminator, str) and (tag := next(parts, None)) is not None:
+            inner = _tagged(field.annotation, field.discriminator, tag)
+        model = inner or model
+    return keys, model
+
+
+def _tagged(union: Any, discriminator: str, tag: object) -> type[BaseModel] | None:
+    members = (member for member in get_args(union) if issubclass(member, BaseModel))
+    return next((one for one in members if tag in get_args(one.model_fields[discriminator].annotation)), None)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

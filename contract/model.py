@@ -9,11 +9,20 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from config.document import shown
 from config.settings import InstanceType, Section, WorkerType
 from contract.framework import FRAMEWORKS, Image
+from contract.monitoring import Monitoring
 from contract.schedule import schedule_error
 
 MAXIMUM_SLUG = 26
@@ -326,8 +335,21 @@ class Model(Section):
     evaluation: Evaluation
     serving: Serving = Serving()
     retraining: Retraining = Retraining()
+    monitoring: Monitoring = Monitoring()
     approval: Literal["automatic", "manual"] = "automatic"
     watch: Annotated[tuple[Watched, ...], Field(strict=False, max_length=20)] = ()
+
+    @field_validator("monitoring")
+    @classmethod
+    def _monitors_fit(cls, monitoring: Monitoring, others: ValidationInfo) -> Monitoring:
+        serving, evaluation = others.data.get("serving"), others.data.get("evaluation")
+        if serving is None or evaluation is None:  # which is told of those
+            return monitoring
+        misfits = monitoring.misfits(endpoint=serving.endpoint, capture_percent=serving.capture_percent,
+                                     metric=evaluation.metric)  # fmt: skip
+        if misfits:
+            raise ValueError("; ".join(misfits))
+        return monitoring
 
     @property
     def slug(self) -> str:

@@ -45,6 +45,9 @@ NOT_AS_IN_AWS = (
      " own policy, and makes every change; metrics are read as AWS itself. AWS does not say how it computes a number of"
      " instances: here it is the metric's share of the target, the newest value to grow, the highest of fifteen to"
      " shrink. A minute of `--time-scale` is one of the invocations a minute that a policy asks for."),
+    ("Model Monitor", "Job definitions and schedules of stacks are checked against the API's shapes and for their"
+     " endpoint, recorded, and never run: AWS's analyzer image is not public. The API's operations on them are"
+     " refused."),
     ("alarms", "Evaluated by the rehearsal (dimensions, M of N, missing data, percentiles); metric math and anomaly"
      " detection are refused."),
     ("CloudFormation's service role", "Enforced for the types listed below; other types are provisioned in-process."),

@@ -29,7 +29,8 @@ from rehearsal.service import Service
 
 PORT = 4566
 READY_SECONDS = 60
-STOP_SECONDS = 30
+STOP_SECONDS = EXIT_SECONDS = 30
+KILL_SECONDS = 5
 
 
 class NotStarted(Exception):
@@ -145,7 +146,7 @@ def down(state_dir: Path) -> bool:
     running = find(state_dir)
     if running is None:
         return False
-    for sign, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5)):
+    for sign, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         with contextlib.suppress(ProcessLookupError):
             os.kill(running.pid, sign)
         deadline = time.monotonic() + seconds
@@ -158,9 +159,18 @@ def down(state_dir: Path) -> bool:
 
 
 def _reap(state_dir: Path) -> None:
+    """Wait for a daemon that has saved everything and given up its lock; an interpreter may take its time to end."""
     child = _children.pop(state_dir.resolve(), None)
-    if child is not None:
-        child.wait(30)  # an interpreter on a busy machine takes its time to end
+    if child is None:
+        return
+    for seconds in (EXIT_SECONDS, KILL_SECONDS):
+        try:
+            child.wait(seconds)
+        except subprocess.TimeoutExpired:
+            child.kill()
+        else:
+            return
+    raise NotStarted(f"process {child.pid} does not end, not even when killed; end it by hand: kill -9 {child.pid}")
 
 
 def _locked(state_dir: Path) -> bool:

@@ -115,13 +115,22 @@ def crossing(settings: Settings, deployment: Deployment) -> Crossing | None:
 
 
 def refuse_what_can_not_cross(settings: Settings, models: Sequence[Model]) -> None:
-    """Invalid for every model whose shadow would be in another account than the registry: that is not built."""
-    text = ("found true, with an environment in an account of its own; allowed: false, or one account for all "
-            "(config/platform.yaml), since a shadow's comparison does not cross accounts")  # fmt: skip
-    problems = [Problem(f"model_code/{model.name}/model.yaml", 0, "serving.shadow", text) for model in models
-                if model.serving.shadow and any(is_apart(settings, name) for name in SERVING)]  # fmt: skip
+    """Invalid for every model whose shadow or native monitors would be in another account than what they need."""
+    apart = {name for name in SERVING if is_apart(settings, name)}
+    problems = [Problem(f"model_code/{model.name}/model.yaml", 0, key, text)
+                for model in models for key, text in _can_not_cross(model, apart)]  # fmt: skip
     if problems:
         raise Invalid(problems)
+
+
+def _can_not_cross(model: Model, apart: set[str]) -> Iterator[tuple[str, str]]:
+    text = ("found {}, with an environment in an account of its own; allowed: {}, or one account for all "
+            "(config/platform.yaml), since {}")  # fmt: skip
+    if model.serving.shadow and apart:
+        yield "serving.shadow", text.format("true", "false", "a shadow's comparison does not cross accounts")
+    if model.monitoring.native and "production" in apart:
+        why = "Model Monitor watches endpoints of its own account only"
+        yield "monitoring.native", text.format(", ".join(model.monitoring.native), "[]", why)
 
 
 def traffic_readers(settings: Settings, models: Sequence[Model], environment: str) -> list[Reader]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aws_cdk import CfnMapping, Stack
 from aws_cdk import aws_iam as iam
 from constructs import Construct
 
-from contract import Image, Model
+from contract import Model
 from stacks.permissions import allow
 
 REGISTRIES = {
@@ -51,13 +53,14 @@ REGISTRIES = {
 """Region to account of the registries of sagemaker-xgboost, as SageMaker's SDK lists them for 3.2-0."""
 
 
-class FrameworkImage(Construct):
-    """A model's prebuilt image in the stack's region, which only CloudFormation knows."""
+class PrebuiltImage(Construct):
+    """An image of AWS's in the stack's region, which only CloudFormation knows."""
 
-    def __init__(self, scope: Construct, id: str, *, model: Model) -> None:
+    def __init__(self, scope: Construct, id: str, *, registries: Mapping[str, str], repository: str,
+                 tag: str = "") -> None:  # fmt: skip
         super().__init__(scope, id)
-        self._image: Image = model.framework.image
-        mapping = {region: {"Account": account} for region, account in REGISTRIES.items()}
+        self._name, self._tag = repository, tag
+        mapping = {region: {"Account": account} for region, account in registries.items()}
         self._registries = CfnMapping(self, "Registries", mapping=mapping, lazy=True)
 
     @property
@@ -67,16 +70,24 @@ class FrameworkImage(Construct):
     @property
     def uri(self) -> str:
         stack = Stack.of(self)
-        registry = f"{self.account}.dkr.ecr.{stack.region}.{stack.url_suffix}"
-        return f"{registry}/{self._image.repository}:{self._image.tag}"
+        name = f"{self.account}.dkr.ecr.{stack.region}.{stack.url_suffix}/{self._name}"
+        return f"{name}:{self._tag}" if self._tag else name
 
     @property
     def repository_arn(self) -> str:
         stack = Stack.of(self)
-        return f"arn:{stack.partition}:ecr:{stack.region}:{self.account}:repository/{self._image.repository}"
+        return f"arn:{stack.partition}:ecr:{stack.region}:{self.account}:repository/{self._name}"
 
     @property
     def pull(self) -> list[iam.PolicyStatement]:
         """Pull this image; the registry's token can't be limited to a repository."""
         actions = ("ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer")
         return [allow(*actions, on=self.repository_arn), allow("ecr:GetAuthorizationToken", on="*")]
+
+
+class FrameworkImage(PrebuiltImage):
+    """The image of a model's framework."""
+
+    def __init__(self, scope: Construct, id: str, *, model: Model) -> None:
+        image = model.framework.image
+        super().__init__(scope, id, registries=REGISTRIES, repository=image.repository, tag=image.tag)

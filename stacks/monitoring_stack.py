@@ -25,6 +25,7 @@ from stacks.log_group import log_group
 from stacks.monitor_workflow import NAMESPACE, monitor_workflow
 from stacks.monitoring_roles import job_role, monitor_role
 from stacks.names import feature_job_name
+from stacks.native_monitoring import NativeMonitoring
 from stacks.outputs import publish
 from stacks.release_roles import start_role
 from stacks.tags import tag
@@ -54,6 +55,9 @@ class MonitoringStack(Stack):
         self._schedule()
         for name in ALARMS:
             self._alarm(name)
+        if model.monitoring.native:
+            NativeMonitoring(self, "Native", model=model, guardrails=settings.guardrails, foundation=foundation,
+                             live=live)  # fmt: skip
         publish(self, {"Model": model.name, "Monitor": self.monitor.ref})
         tag(self, model=model.name, environment="production")
 

@@ -74,8 +74,7 @@ def _prepare(deployment: Deployment) -> dict[str, State]:
     # Without an endpoint nothing answers a sample, and what was live before is the stack's own model.
     start = (SAMPLE, {}) if deployment.has_endpoint else (UPDATE, {"before": {"config": "", "model": LIVE_MODEL}})
     ready = remember(start[0], **start[1], purpose="release", sampling="a rollout", target=expression(target),
-                     paused=expression(pausing), tried=expression("$wanted.arn"),
-                     previous=expression("$stack.parameters"))  # fmt: skip
+                     paused=expression(pausing), previous=expression("$stack.parameters"))  # fmt: skip
     states = {CLEAR: remember(UPDATE, purpose="clear", target=expression(without_model))}
     if not deployment.scales:
         return states | {PREPARE: ready}
@@ -109,11 +108,13 @@ def _update(deployment: Deployment) -> dict[str, State]:
     arguments = {"StackName": deployment.serving_stack, "UsePreviousTemplate": True, "RoleARN": "${UpdateRole}",
                  "Parameters": expression(pairs)}  # fmt: skip
     busy = "$contains($problem, /_IN_PROGRESS|Rate exceeded|Throttl/)"
+    # Only now: of two executions with the same version, the one whose update is accepted has rolled it out.
+    accepted = {"began": expression(f"$purpose in ['release', 'shadow'] ? {ENTERED} : $began"),
+                "tried": expression("$purpose = 'release' ? $wanted.arn : $tried")}  # fmt: skip
     return {
         # No retry: CloudFormation has one error for "busy", "nothing to do" and "not allowed"; its text decides.
         UPDATE: call("cloudformation:updateStack", arguments, WAIT_FOR_UPDATE, patient=False,
-                     assign={"began": expression(f"$purpose in ['release', 'shadow'] ? {ENTERED} : $began")},
-                     catch="Why was the update refused?"),
+                     assign=accepted, catch="Why was the update refused?"),
         "Why was the update refused?": choice(
             when("$contains($problem, 'No updates are to be performed')", FINISHED),
             when(f"{busy} and $purpose = 'put back'", "Wait, then see what the stack carries"),

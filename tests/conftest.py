@@ -89,6 +89,8 @@ OTHER_SETTINGS = {
     "connected": {"source": {"type": "connection", "repository": "acme/models", "connection_arn": CONNECTION}},
 }
 """What differs in platform.yaml, by the folder of the assembly."""
+OTHER_MODELS = {"connected": {"monitoring": {"native": ["data_quality", "model_quality"]}}}
+"""What differs in every model.yaml beside that."""
 SYNTHESIZE = """
 import json, os, pathlib
 from stacks import acknowledgements
@@ -100,9 +102,13 @@ def __init__(self, app):
 acknowledgements.Checks.__init__ = __init__
 import app
 shipped, target = app.load_settings(), pathlib.Path(os.environ["CDK_OUTDIR"])
+models, other_models = app.load_models(app.ROOT, shipped.guardrails), {models}
 for name, changes in {settings}.items():
     changed = type(shipped).model_validate({{**shipped.model_dump(), **changes}})
     app.load_settings = lambda changed=changed: changed
+    ours = [type(model).model_validate({{**model.model_dump(exclude_unset=True), **other_models.get(name, {{}})}})
+            for model in models]
+    app.load_models = lambda *_, ours=ours: ours
     os.environ["CDK_OUTDIR"] = str(target / name)
     app.main()
 used = [row.construct + row.finding for row in acknowledgements.TABLE if any(row in each.used for each in made)]
@@ -120,7 +126,7 @@ def otherwise(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[
     with Path(f"{target}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (target / "done").exists():
-            done = python("-c", SYNTHESIZE.format(settings=OTHER_SETTINGS), target=target)
+            done = python("-c", SYNTHESIZE.format(settings=OTHER_SETTINGS, models=OTHER_MODELS), target=target)
             assert done.returncode == 0, done.stderr
             (target / "done").touch()
     return {name: Assembly(target / name) for name in OTHER_SETTINGS}

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from rehearsal.sagemaker.constraints import enforce
 from rehearsal.sagemaker.hosting import Hosting
+from rehearsal.sagemaker.model_monitor_types import model_monitor_types
 from rehearsal.sagemaker.processing import ProcessingJobs
 from rehearsal.sagemaker.registry import ModelRegistry
 from rehearsal.sagemaker.resources import resource_types
@@ -34,4 +35,4 @@ class SageMaker(TrainingJobs, ProcessingJobs, ModelRegistry, Hosting):
             enforce(params, shape)
 
     def resource_types(self) -> dict[str, ResourceType]:
-        return resource_types(self.cloud)
+        return {**resource_types(self.cloud), **model_monitor_types(self.cloud)}

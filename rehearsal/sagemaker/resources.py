@@ -80,11 +80,9 @@ class Named(ResourceType):
             region=caller.region,
             session="AWSCloudFormation",
         )
-        shape = model("sagemaker").operation_model(operation).input_shape
-        assert shape is not None
         method = client.meta.method_to_api_mapping
         name = next(name for name, api in method.items() if api == operation)
-        answer: Params = getattr(client, name)(**_as_shape(params, shape, operation))
+        answer: Params = getattr(client, name)(**as_parameters(params, operation))
         return answer
 
 
@@ -243,6 +241,14 @@ class Endpoint(Named):
 def resource_types(cloud: Cloud) -> dict[str, ResourceType]:
     kinds = (Model, EndpointConfig, Endpoint, ModelPackageGroup)
     return {f"AWS::SageMaker::{kind.__name__}": kind(cloud) for kind in kinds}
+
+
+def as_parameters(properties: Params, operation: str) -> Params:
+    """A template's properties as the parameters of an operation of SageMaker's API."""
+    shape = model("sagemaker").operation_model(operation).input_shape
+    assert shape is not None
+    parameters: Params = _as_shape(properties, shape, operation)
+    return parameters
 
 
 def _deployment(properties: Params) -> Params:

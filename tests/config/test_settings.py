@@ -51,6 +51,18 @@ def test_every_problem_is_named_at_once_with_its_line(tmp_path: Path) -> None:
     assert any("notifications.email: found 'nobody'; allowed: " in line for line in lines)
 
 
+def test_a_wrong_key_of_one_kind_of_source_is_told_where_the_file_has_it(tmp_path: Path) -> None:
+    path = settings_file(tmp_path, source={"type": "connection", "connection_ar": "arn", "repository": "models"})
+    lines = {number: text.strip() for number, text in enumerate(path.read_text().splitlines(), 1)}
+    told = dict(line.removeprefix("config/platform.yaml:").split(": ", 1) for line in problems(path).splitlines())
+    assert {lines[int(line)]: text.split(";")[0] for line, text in told.items()} == {
+        "source:": "source.connection_arn: is required, and missing",
+        "connection_ar: arn": "source.connection_ar: found an unknown key",
+        "repository: models": "source.repository: found 'models'",
+    }
+    assert "allowed: connection_arn, repository, type; did you mean 'connection_arn'?" in problems(path)
+
+
 def test_a_second_region_is_refused_with_the_reason(tmp_path: Path) -> None:
     regions = {
         "training": {"region": "eu-west-1"},

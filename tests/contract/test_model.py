@@ -119,6 +119,22 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"watch": ["model_code/nowhere"]}, "watch[0]: found 'model_code/nowhere', which is not a folder"),
     ({"watch": ["model_code/buy"]}, "watch[0]: found 'model_code/buy' again"),
     ({"description": "x" * 300}, "description: found "),
+    (
+        {"monitoring": {"native": ["data_quality"]}, "serving": {"endpoint": "none"}},
+        "monitoring: found native with serving.endpoint: none; allowed: with endpoint: instance",
+    ),
+    (
+        {
+            "monitoring": {"native": ["model_quality"]},
+            "serving": {"capture_percent": 0, "endpoint": "async"},
+            "evaluation__metric": "gini",
+            "evaluation__script": "features.py",
+        },
+        "allowed: 1 to 100, since captured requests are what is monitored; found model_quality with the metric gini",
+    ),
+    ({"monitoring": {"native": ["bias"]}}, "monitoring.native[0]: found 'bias'; allowed: 'data_quality' or"),
+    ({"monitoring": {"native": ["data_quality"] * 2}}, "allowed: each of data_quality and model_quality once"),
+    ({"monitoring": {"problem_type": "regression"}}, "found problem_type without model_quality"),
 ]
 
 

@@ -53,7 +53,10 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
 
 def _end(gateway: Any) -> None:
     """Spark's Java process would else live as long as the test runner."""
+    from pyspark import SparkContext
+
     gateway.shutdown()
+    SparkContext._gateway = SparkContext._jvm = None  # another module's session starts a process of its own
     gateway.proc.stdin.close()
     gateway.proc.wait(timeout=30)
     gc.collect()  # its sockets, before another module's tests could be blamed for them

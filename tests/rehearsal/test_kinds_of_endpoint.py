@@ -12,7 +12,8 @@ import pytest
 
 from contract.new import write_model
 from rehearsal import status
-from rehearsal.landscape import NotDeployed, survey
+from rehearsal.connection import look
+from rehearsal.landscape import NotDeployed
 from tests.conftest import synthesize
 from tests.rehearsal.scientist import Scientist, private_clone, rehearsal, until
 from tests.rehearsal.serving import DOUBLES
@@ -82,10 +83,10 @@ def register(person: Scientist, model: str, factor: float = 2, answer: bytes = A
 
 def live(person: Scientist) -> dict[str, tuple[str, int | None]]:
     """What production runs: by model, the endpoint's status and the version."""
-    landscape = survey(person.at.client)
+    client_of, landscape = look(person.at)
     return {
         row["model"]: (row["status"], row["version"])
-        for row in status.report(person.at.client, landscape)["endpoints"]
+        for row in status.report(client_of, landscape)["endpoints"]
         if row["environment"] == "production"
     }
 
@@ -100,7 +101,7 @@ def test_a_version_of_each_kind_goes_through_staging_to_production(person: Scien
         assert (answer["version"], json.loads(answer["prediction"])) == (1, [2.0, 4.0])
     person.verb("invoke", "nightly", code=1)
     with pytest.raises(NotDeployed, match="has no endpoint in production"):
-        survey(person.at.client).endpoint("nightly", "production")
+        look(person.at)[1].endpoint("nightly", "production")
     assert json.loads(person.verb("audit", "--denied", "--json")) == []
 
 
@@ -116,5 +117,6 @@ def test_a_wrong_answer_keeps_a_version_out_and_a_rejection_takes_one_back(perso
 
 
 def decided(person: Scientist, model: str, version: int) -> str:
-    packages = status.model_packages(person.at.client, survey(person.at.client).model(model))
+    client_of, landscape = look(person.at)
+    packages = status.model_packages(client_of, landscape.model(model))
     return str(next(row["approval_status"] for row in packages if row["version"] == version))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -53,7 +54,9 @@ def cdk(exported: dict[str, str], assembly: Assembly, tmp_path_factory: pytest.T
     """Runs the real CDK CLI, of the version that `./pushline deploy` takes, on the assembly as synthesized."""
     command = [str(Path(sys.executable).with_name("node")), script().cdk()]
     folder = tmp_path_factory.mktemp("cdk")
-    common = ["--app", str(assembly.path), "--output", str(folder), "--ci", "--no-notices", "--no-version-reporting"]
+    # A copy, since the CLI keeps the archives it publishes in the assembly.
+    copy = shutil.copytree(assembly.path, folder / "assembly")
+    common = ["--app", str(copy), "--output", str(folder), "--ci", "--no-notices", "--no-version-reporting"]
 
     def run(*arguments: str, code: int = 0) -> str:
         done = subprocess.run([*command, *arguments, *common], cwd=folder, env=exported, capture_output=True, text=True,

@@ -12,7 +12,9 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from rehearsal import audit
 from rehearsal.server import Running
+from tests.conftest import Assembly
 from tests.rehearsal import serving
 from tests.rehearsal.conftest import make_role, open_queue
 from tests.rehearsal.serving import DOUBLES, configure, packed, settled, until
@@ -210,18 +212,27 @@ def test_a_linear_rollout_gives_the_new_fleet_one_more_instances_share_in_every_
     assert httpx.post(f"{url}/invocations", json=[1]).text == "[3.0]"
 
 
-def test_an_alarm_that_rings_is_an_event_and_tells_its_topic_once(shared_cloud: Running) -> None:
+def deployed_topic(cloud: Running, assembly: Assembly) -> str:
+    """The topic of people in production as its template says it: encrypted, over TLS only."""
+    kinds = ("AWS::KMS::Key", "AWS::SNS::Topic", "AWS::SNS::TopicPolicy")
+    found = {name: made for kind in kinds for name, made in assembly.resources(kind, "Pushline-Production").items()}
+    assert {made["Type"] for made in found.values()} == set(kinds)
+    (name,) = assembly.resources("AWS::SNS::Topic", "Pushline-Production")
+    stacks = cloud.client("cloudformation")
+    template = {"Resources": found, "Outputs": {"Topic": {"Value": {"Ref": name}}}}
+    stacks.create_stack(StackName="ringing", TemplateBody=json.dumps(template))
+    stacks.get_waiter("stack_create_complete").wait(StackName="ringing", WaiterConfig={"Delay": 1})
+    (stack,) = stacks.describe_stacks(StackName="ringing")["Stacks"]
+    return str(stack["Outputs"][0]["OutputValue"])
+
+
+def test_an_alarm_that_rings_is_an_event_and_tells_its_topic_once(shared_cloud: Running, assembly: Assembly) -> None:
     events, messages = (open_queue(shared_cloud, f"ringing-{by}", f"{by}.amazonaws.com") for by in ("events", "sns"))
     queue = "arn:aws:sqs:us-east-1:000000000000:ringing"
     rules, topics = shared_cloud.client("events"), shared_cloud.client("sns")
     rules.put_rule(Name="ringing", EventPattern=json.dumps({"detail-type": ["CloudWatch Alarm State Change"]}))
     rules.put_targets(Rule="ringing", Targets=[{"Id": "1", "Arn": f"{queue}-events"}])
-    topic = topics.create_topic(Name="ringing")["TopicArn"]
-    over_tls = {"Condition": {"Bool": {"aws:SecureTransport": "false"}}, "Effect": "Deny", "Principal": "*"}
-    alarms_may = {"Effect": "Allow", "Principal": {"Service": "cloudwatch.amazonaws.com"}}
-    statements = [{"Action": "sns:Publish", "Resource": topic, **who} for who in (over_tls, alarms_may)]
-    policy = json.dumps({"Version": "2012-10-17", "Statement": statements})
-    topics.set_topic_attributes(TopicArn=topic, AttributeName="Policy", AttributeValue=policy)
+    topic = deployed_topic(shared_cloud, assembly)
     topics.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=f"{queue}-sns")
     alarm(
         shared_cloud, "rings", "any", "any", MetricName="Errors", Statistic="Sum", Threshold=0.0, AlarmActions=[topic]
@@ -232,13 +243,18 @@ def test_an_alarm_that_rings_is_an_event_and_tells_its_topic_once(shared_cloud: 
         MetricData=[{"MetricName": "Errors", "Value": 1.0,
                      "Dimensions": [{"Name": key, "Value": value} for key, value in dimensions.items()]}],
     )  # fmt: skip
+    (message,) = received(shared_cloud, messages)
     states: list[str] = []
     while states[-2:] != ["ALARM", "OK"]:
         details = [event["detail"] for event in received(shared_cloud, events)]
         states += [detail["state"]["value"] for detail in details if detail["alarmName"] == "rings"]
-    (message,) = received(shared_cloud, messages)
+    assert "Messages" not in shared_cloud.client("sqs").receive_message(QueueUrl=messages)
     told = json.loads(message["Message"])
     assert (told["AlarmName"], told["NewStateValue"], told["Trigger"]["MetricName"]) == ("rings", "ALARM", "Errors")
+    decided = {(entry["principal"], entry["decision"]) for entry in audit.read(shared_cloud.state_dir)
+               if (entry["action"], entry["resource"]) == ("sns:Publish", topic)}  # fmt: skip
+    assert ("cloudwatch.amazonaws.com", "Allow") in decided
+    assert {decision for _, decision in decided} == {"Allow"}
 
 
 def received(cloud: Running, url: str) -> list[Any]:

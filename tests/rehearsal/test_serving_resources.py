@@ -152,3 +152,23 @@ def test_an_update_that_cannot_start_raises_and_leaves_the_endpoint_alone(cloud:
 def test_a_property_that_is_not_rehearsed_is_refused_by_name(cloud: Loopback) -> None:
     with pytest.raises(ServiceError, match="Surprise"):
         Template(cloud).create("ModelPackageGroup", {"ModelPackageGroupName": "a", "Surprise": 1})
+
+
+def test_a_monitor_wants_its_endpoint_first_and_what_the_api_takes(cloud: Loopback) -> None:
+    template = Template(cloud)
+    volume = {"InstanceCount": "1", "InstanceType": "ml.m6i.large", "VolumeSizeInGB": "30"}
+    stored = {"S3Output": {"S3Uri": "s3://reports/native", "LocalPath": "/opt/ml/processing/output"}}
+    asked: dict[str, Any] = {
+        "RoleArn": ROLE, "DataQualityAppSpecification": {"ImageUri": IMAGE},
+        "DataQualityJobInput": {"EndpointInput": {"EndpointName": "nowhere", "LocalPath": "/opt/ml/processing/input"}},
+        "DataQualityJobOutputConfig": {"MonitoringOutputs": [stored]}, "JobResources": {"ClusterConfig": volume},
+    }  # fmt: skip
+    with pytest.raises(ClientError, match="Could not find endpoint"):
+        template.create("DataQualityJobDefinition", asked)
+    with pytest.raises(Failed, match='Missing required parameter in input: "RoleArn"'):
+        template.create("DataQualityJobDefinition", {key: asked[key] for key in asked if key != "RoleArn"})
+    every_day = {"ScheduleConfig": {"ScheduleExpression": "cron(0 0 ? * * *)"}, "MonitoringType": "DataQuality",
+                 "MonitoringJobDefinitionName": "made"}  # fmt: skip
+    schedule = template.create("MonitoringSchedule", {"MonitoringScheduleName": "daily",
+                                                      "MonitoringScheduleConfig": every_day})  # fmt: skip
+    assert schedule.physical_id.endswith(":monitoring-schedule/daily")

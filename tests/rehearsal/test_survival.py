@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from rehearsal import assembly, server
 from rehearsal.server import NotStarted, Running
-from rehearsal.service import Params, Provisioned, ResourceType, Stack
+from rehearsal.service import Params, Provisioned, ResourceType, Service, Stack
 from tests.rehearsal.conftest import make_role
 from tests.rehearsal.test_assembly import Repositories, Repository, did, repository, write
 
@@ -135,3 +136,20 @@ def test_a_daemon_that_was_killed_is_not_found(at: Running) -> None:
     kill(at)
     assert server.find(at.state_dir) is None
     assert server.down(at.state_dir) is False
+
+
+class Lingering(Service):
+    """Has saved everything when it stops, but keeps the interpreter from ending."""
+
+    name = "codecommit"
+
+    def stop(self) -> None:
+        threading.Thread(target=time.sleep, args=(300,)).start()
+
+
+def test_a_daemon_that_has_stopped_but_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "EXIT_SECONDS", 0.5)
+    at = server.up(tmp_path, port=0, services=[f"{__name__}:Lingering"])
+    assert server.down(tmp_path) is True
+    with pytest.raises(ProcessLookupError):
+        os.kill(at.pid, 0)

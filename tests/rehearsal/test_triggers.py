@@ -21,8 +21,8 @@ from rich.console import Console
 from rehearsal import assembly as cloud_assembly
 from rehearsal import audit
 from rehearsal.codecommit import git_url
-from rehearsal.connection import clients
-from rehearsal.landscape import ModelParts, survey
+from rehearsal.connection import look
+from rehearsal.landscape import ModelParts
 from rehearsal.server import Running
 from rehearsal.triggers import by_hand, triggers
 from tests.conftest import Assembly
@@ -72,8 +72,8 @@ class Place:
             list(pool.map(lambda name: s3.put_object(Bucket=bucket, Key=f"raw/{model}/{name}", Body=b"x"), names))
 
     def triggers(self, model: str | None) -> list[Row]:
-        client_of = clients(self.at)
-        return [row for row in triggers(client_of, survey(client_of).start_retraining_log) if row["model"] == model]
+        client_of, landscape = look(self.at)
+        return [row for row in triggers(client_of, landscape.start_retraining_log) if row["model"] == model]
 
     def started(self, pipeline: str) -> list[Row]:
         """The executions that were started with a reason, oldest first."""
@@ -145,6 +145,18 @@ def test_a_drift_alarm_comes_through_and_waits_for_the_cool_down(place: Place) -
     assert len(place.started(pipeline)) == 1
 
 
+def test_a_drift_alarm_starts_the_pipeline_of_its_model_and_no_other(place: Place) -> None:
+    pipeline, other = place.model("drifting"), place.model("drifting_not")
+    place.push(model_code__drifting__model_dot_yaml="name: drifting")
+    until(lambda: len(place.started(pipeline)) == 1, "the push started nothing")
+    _alarm(place.at, "drifting-drift-features")
+    until(lambda: len(place.started(pipeline)) == 2, f"drift started nothing: {place.triggers('drifting')}")
+    variables = place.variables(pipeline, place.started(pipeline)[-1])
+    assert variables["Trigger"] == "drift"
+    assert "drifting-drift-features" in variables["Reason"]
+    assert not place.started(other)
+
+
 def test_what_an_older_commit_trains_is_never_registered_after_a_newer_one(place: Place) -> None:
     pipeline = place.model("racing", seconds=180)
     commits = [place.push(model_code__racing__train_dot_py=f"# {number}") for number in range(4)]
@@ -169,8 +181,7 @@ def test_a_folder_that_is_not_deployed_is_told_and_by_hand_retrains_what_is(plac
     place.push(model_code__unknown__model_dot_yaml="name: unknown")
     until(lambda: bool(place.triggers("unknown")), "the push was not decided on")
     assert "run cdk deploy 'Unknown-*'" in place.triggers("unknown")[0]["reason"]
-    client_of = clients(place.at)
-    landscape = survey(client_of)
+    client_of, landscape = look(place.at)
     landscape.models["known"] = ModelParts("known", pipeline)
     assert by_hand(client_of, landscape, "known", "labels were corrected", "2013-01-01")["decision"] == "start"
     assert place.variables(pipeline, place.started(pipeline)[0]) == {

@@ -271,12 +271,33 @@ def test_an_update_that_meets_another_one_waits_and_decides_anew(production: Wor
 
 def test_an_update_that_somebody_else_has_just_made_counts_as_done(production: World) -> None:
     production.register(1, "Approved")
-    production.interrupt["updateStack"] = lambda: production.live(1)
+
+    def updated() -> None:
+        production.live(1)
+        production.tags.clear()
+
+    production.interrupt["updateStack"] = updated
 
     execution = production.reconcile()
 
     assert (execution.status, production.updates) == ("SUCCEEDED", [])
     assert "Send the sample request" in execution.states
+    assert execution.output["reason"] == "was live already"
+
+
+def test_of_two_executions_only_the_one_whose_update_is_accepted_reports_a_release(production: World) -> None:
+    production.register(1, "Approved")
+
+    def the_other_releases_it() -> None:
+        assert production.reconcile().output["reason"] == "rolled out"
+        raise TaskFailed("CloudFormation.CloudFormationException", "Stack:arn is in UPDATE_IN_PROGRESS state")
+
+    production.interrupt["updateStack"] = the_other_releases_it
+
+    execution = production.reconcile()
+
+    assert (execution.status, execution.output["reason"]) == ("SUCCEEDED", "was live already")
+    assert len(production.updates) == 1
 
 
 @pytest.mark.parametrize("operation", ["updateStack", "invokeEndpoint", "describeEndpointConfig", "listModelPackages"])
