@@ -147,6 +147,12 @@ class ResourceType:
     replacement: ClassVar[frozenset[str]] = frozenset()
     attributes: ClassVar[frozenset[str]] = frozenset()
 
+    def expected_id(self, properties: Params) -> str:
+        """What `delete` takes for a `create` that has not returned; empty for a type that is made at once.
+
+        With it, a stack whose operation was killed in the middle of `create` deletes what is there of it."""
+        return ""
+
     def create(self, properties: Params, stack: Stack) -> Provisioned:
         raise NotImplementedError
 

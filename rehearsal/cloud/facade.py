@@ -71,8 +71,9 @@ class EmbeddedCloud:
         resource_policies.install(self.services)
         decisions.install(self.audit)
         FrontDoor(self.services).install()
+        files = persistence.StateFiles()
         types = {name: kind for service in self.services for name, kind in service.resource_types().items()}
-        provisioning.install({**lacking(self), **types}, self.emit)
+        provisioning.install({**lacking(self), **types}, self.emit, files.save)
         encryption.install()
         StateMachines(self.roles.assume, self.signed, self.roles.decide).install()
         Functions(self.roles).install()
@@ -83,7 +84,7 @@ class EmbeddedCloud:
         self._alarms = Alarms(self.client, self.roles, self.emit, on_loop, time_scale)
         self._alarms.install()
         persistence.remember_previous_stacks()
-        self._files = persistence.StateFiles()
+        self._files = files
         self._files.install()
         Schedules(self.store, Clock(self.store, time_scale)).install()
 
@@ -93,11 +94,11 @@ class EmbeddedCloud:
 
     def start(self) -> None:
         """Call once the endpoint answers, from a worker thread."""
+        for service in self.services:
+            service.start()
         persistence.repair()
         self._files.start()
         self._invocations.start()
-        for service in self.services:
-            service.start()
         self._alarms.start()
 
     def stop(self) -> None:

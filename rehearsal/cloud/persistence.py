@@ -20,6 +20,7 @@ from ministack.core.responses import request_scope
 from ministack.services import cloudformation, eventbridge, s3, stepfunctions
 from ministack.services.cloudformation import changesets, handlers, stacks
 
+from rehearsal.cloud.provisioning import MAKING
 from rehearsal.service import Params
 
 log = logging.getLogger("rehearsal")
@@ -37,7 +38,7 @@ class StateFiles:
 
     def __init__(self) -> None:
         self._written: dict[str, str] = {}
-        self._dirty, self._closed = threading.Event(), threading.Event()
+        self._dirty, self._hurry, self._closed = threading.Event(), threading.Event(), threading.Event()
         self._saving = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="state-files", daemon=True)
 
@@ -56,6 +57,7 @@ class StateFiles:
 
     def close(self) -> None:
         self._closed.set()
+        self._hurry.set()
         self._dirty.set()
         if self._thread.is_alive():
             self._thread.join(30)
@@ -90,9 +92,12 @@ class StateFiles:
             self._dirty.wait()
             time.sleep(SETTLE_SECONDS)
             self._dirty.clear()
+            self._hurry.clear()
             began = time.monotonic()
             self.save()
-            self._closed.wait((time.monotonic() - began) * IDLE_FACTOR)
+            if self._closed.is_set():
+                return  # `close` saves once more
+            self._hurry.wait((time.monotonic() - began) * IDLE_FACTOR)
 
     def _watch_requests(self) -> None:
         dispatch: Callable[..., Awaitable[Any]] = ministack._dispatch_service_request
@@ -108,11 +113,16 @@ class StateFiles:
         ministack._dispatch_service_request = watching
 
     def _watch_events(self) -> None:
-        """What ministack changes in the background (executions, stacks) it tells as events."""
+        """What ministack changes in the background (executions, stacks) it tells as events.
+
+        A stack that has settled is saved without the wait: our services keep what it made at once, and a kill
+        must not leave a stack that knows nothing of it."""
         put = eventbridge._put_events
 
         def watching(data: Params, allow_aws_source: bool = False) -> Any:
             self.changed()
+            if any(_settled_stack(entry) for entry in data.get("Entries", [])):
+                self._hurry.set()
             return put(data, allow_aws_source)
 
         eventbridge._put_events = watching
@@ -125,6 +135,13 @@ def _changes(method: str, path: str, headers: dict[str, str], body: bytes) -> bo
     if target == _FREQUENT:
         return False
     return not target.lower().startswith(_READING) if target else method not in ("GET", "HEAD")
+
+
+def _settled_stack(event: Params) -> bool:
+    if event.get("Source") != "aws.cloudformation":
+        return False
+    status = str(json.loads(event["Detail"]).get("status-details", {}).get("status", ""))
+    return not status.endswith("_IN_PROGRESS")
 
 
 def _snapshot(state: Callable[[], Any]) -> Any:
@@ -171,13 +188,16 @@ def remember_previous_stacks() -> None:
         stack["_previous"] = options.get("previous_stack")
         await deploy(stack_name, *args, **options)
         stack.pop("_previous", None)
+        stack.pop(MAKING, None)
 
     for module in (stacks, handlers, changesets):
         module._deploy_stack_async = remembering
 
 
 def repair() -> None:
-    """Roll back what stacks were doing, and tell of executions that were running; call it off the event loop."""
+    """Roll back what stacks were doing, and tell of executions that were running; call it off the event loop.
+
+    Our services must have started: a rollback waits for endpoints, which would be in progress for ever."""
     loop = ministack._MAIN_LOOP
     for (account, region, name), stack in list(cloudformation._stacks._data.items()):
         if stack.get("StackStatus", "").endswith("_IN_PROGRESS"):
@@ -205,6 +225,8 @@ def _interrupted(stack: Params) -> Params:
     """What ministack's rollback needs to know of the operation that did not end."""
     previous = stack.pop("_previous", None)
     before = (previous or {}).get("_resources", {})
+    for name, record in stack.pop(MAKING, {}).items():
+        stack.setdefault("_resources", {}).setdefault(name, record)
     made = [name for name, record in stack.get("_resources", {}).items() if record != before.get(name)]
     body = stack.get("_template_body", "")
     template = json.loads(body) if body.startswith("{") else stack.get("_template")

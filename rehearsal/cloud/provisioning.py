@@ -30,9 +30,13 @@ _ROLE_ACTIONS = (
 _LIFECYCLE = ("_deploy_stack_async", "_delete_stack_async", "_continue_update_rollback_async", "_roll_back_operation")
 
 
-def install(types: dict[str, ResourceType], emit: Emit) -> None:
-    """Teach ministack's CloudFormation our types, service roles and events."""
-    _provision(types)
+MAKING = "_making"
+"""On a stack's record: the resources that its operation began to create, as a rollback would delete them."""
+
+
+def install(types: dict[str, ResourceType], emit: Emit, save: Callable[[], None]) -> None:
+    """Teach ministack's CloudFormation our types, service roles and events; `save` writes the stacks' records."""
+    _provision(types, save)
     _remember_operations()
     _remember_roles()
     _announce(emit)
@@ -42,9 +46,9 @@ def install(types: dict[str, ResourceType], emit: Emit) -> None:
 # -- our types ----------------------------------------------------------------------------------------
 
 
-def _provision(types: dict[str, ResourceType]) -> None:
+def _provision(types: dict[str, ResourceType], save: Callable[[], None]) -> None:
     for name, kind in types.items():
-        provisioners._RESOURCE_HANDLERS[name] = _Handler(kind).table()
+        provisioners._RESOURCE_HANDLERS[name] = _Handler(name, kind, save).table()
     on_threads, recreation = stacks._runs_on_worker_thread, provisioners._property_recreation
 
     def property_recreation(resource_type: str, name: str) -> str:
@@ -60,7 +64,9 @@ def _provision(types: dict[str, ResourceType]) -> None:
 class _Handler:
     """A ResourceType in the shape of ministack's handler table."""
 
+    name: str
     kind: ResourceType
+    save: Callable[[], None]
 
     def table(self) -> dict[str, Any]:
         return {
@@ -72,7 +78,21 @@ class _Handler:
         }
 
     def create(self, logical_id: str, properties: Params, stack_name: str) -> tuple[str, Params]:
-        return _made(self.kind.create(properties, _stack(stack_name, logical_id)))
+        making = (cloudformation._stacks.get(stack_name) or {}).setdefault(MAKING, {})
+        if expected := self.kind.expected_id(properties):
+            making[logical_id] = {
+                "PhysicalResourceId": expected,
+                "ResourceType": self.name,
+                "LogicalResourceId": logical_id,
+                "Properties": properties,
+                "Attributes": {},
+            }
+            self.save()
+        try:
+            return _made(self.kind.create(properties, _stack(stack_name, logical_id)))
+        except BaseException:
+            making.pop(logical_id, None)  # it is not there, or it is someone else's
+            raise
 
     def update(
         self, physical_id: str, old: Params, new: Params, stack_name: str, logical_id: str

@@ -174,6 +174,9 @@ class Endpoint(Named):
     attributes = frozenset({"EndpointName"})
     _UPDATE_ONLY = ("RetainAllVariantProperties", "ExcludeRetainedVariantProperties", "RetainDeploymentConfig")
 
+    def expected_id(self, properties: Params) -> str:
+        return str(properties.get(self._name) or "")
+
     def create(self, properties: Params, stack: Stack) -> Provisioned:
         given = {key: value for key, value in properties.items() if key not in self._UPDATE_ONLY}
         made = super().create(given, stack)

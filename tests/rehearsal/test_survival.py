@@ -24,6 +24,15 @@ from tests.rehearsal.test_assembly import Repositories, Repository, did, reposit
 class Slow(Repository):
     """Takes long when its description says so."""
 
+    def expected_id(self, properties: Params) -> str:
+        return str(properties["RepositoryName"])
+
+    def create(self, properties: Params, stack: Stack) -> Provisioned:
+        made = super().create(properties, stack)
+        if properties.get("RepositoryDescription") == "slow":
+            time.sleep(60)
+        return made
+
     def update(self, physical_id: str, old: Params, new: Params, stack: Stack) -> Provisioned:
         made = super().update(physical_id, old, new, stack)
         if new.get("RepositoryDescription") == "slow":
@@ -88,6 +97,19 @@ def test_an_update_that_was_killed_is_rolled_back_and_the_stack_stays_usable(at:
         again, write(tmp_path / "2", "S", {"A": repository("a", "newer"), "B": repository("b")}), Console(quiet=True)
     )
     assert did(again)[-1] == "update a newer"
+
+
+def test_what_a_killed_update_was_creating_is_deleted(at: Running, tmp_path: Path) -> None:
+    assembly.deploy(at, write(tmp_path / "1", "S", {"A": repository("a")}), Console(quiet=True))
+    template = {"Resources": {"A": repository("a"), "B": repository("b", "slow")}}
+    at.client("cloudformation").update_stack(StackName="S", TemplateBody=json.dumps(template))
+    while did(at)[-1] != "create b slow":
+        time.sleep(0.01)
+    kill(at)
+    again = up(at.state_dir)
+    stack = again.client("cloudformation").describe_stacks(StackName="S")["Stacks"][0]
+    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    assert did(again)[-1] == "delete b"
 
 
 def test_an_execution_that_was_running_is_reported_as_lost(at: Running) -> None:
