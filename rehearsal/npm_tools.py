@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from rehearsal.environments import cache, scrubbed
+from rehearsal.environments import cache
 
 IAM_SIMULATE = ("@cloud-copilot/iam-simulate", "0.1.173")
 """An IAM evaluator that shares no code with ministack's; it brings AWS's list of actions, resources and keys."""
@@ -44,11 +43,7 @@ def node() -> str:
 def _install(folder: Path, package: str) -> None:
     npm = str(Path(sys.executable).with_name("npm"))
     command = [npm, "install", "--silent", "--no-save", "--no-audit", "--no-fund", "--prefix", str(folder), package]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
+    # In the caller's environment, which says how the network is reached: proxies, certificates, the registry.
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotFetched(f"npm could not fetch {package}: look at the network\n{done.stderr.strip()}")
-
-
-def _environment() -> dict[str, str]:
-    registry = {name: value for name, value in os.environ.items() if name.lower().startswith("npm_config_")}
-    return scrubbed(HOME=str(Path.home()), **registry)

@@ -183,7 +183,7 @@ def test_only_who_may_set_an_approval_status_can(loopback: Loopback) -> None:
     )
     assert (update.resource, update.context["sagemaker:ModelApprovalStatus"]) == (made, "Approved")
     create = service.permissions("CreateModelPackage", {"ModelPackageGroupName": GROUP}, CALLER)
-    assert {p.resource.split(":", 5)[5] for p in create} == {f"model-package-group/{GROUP}", f"model-package/{GROUP}/*"}
+    assert {p.resource.split(":", 5)[5] for p in create} == {f"model-package/{GROUP}/*"}
     assert {p.context["sagemaker:ModelApprovalStatus"] for p in create} == {"PendingManualApproval"}
 
 
