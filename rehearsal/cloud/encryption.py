@@ -28,10 +28,13 @@ def _configuration(encryption: Params) -> bytes:
     """S3's own document of a template's BucketEncryption."""
     (rule,) = encryption["ServerSideEncryptionConfiguration"]
     default = rule["ServerSideEncryptionByDefault"]
-    key = f"<KMSMasterKeyID>{escape(default['KMSMasterKeyID'])}</KMSMasterKeyID>" if "KMSMasterKeyID" in default else ""
+    named = "KMSMasterKeyID" in default
+    key = f"<KMSMasterKeyID>{escape(default['KMSMasterKeyID'])}</KMSMasterKeyID>" if named else ""
+    # Without a name it is S3's own key, which asks for no permission and which ministack does not have.
+    algorithm = default["SSEAlgorithm"] if named else "AES256"
     return (
         f'<ServerSideEncryptionConfiguration xmlns="{s3.S3_NS}"><Rule><ApplyServerSideEncryptionByDefault>'
-        f"<SSEAlgorithm>{escape(default['SSEAlgorithm'])}</SSEAlgorithm>{key}</ApplyServerSideEncryptionByDefault>"
+        f"<SSEAlgorithm>{escape(algorithm)}</SSEAlgorithm>{key}</ApplyServerSideEncryptionByDefault>"
         f"<BucketKeyEnabled>{str(rule.get('BucketKeyEnabled', False)).lower()}</BucketKeyEnabled></Rule>"
         "</ServerSideEncryptionConfiguration>"
     ).encode()
