@@ -139,7 +139,7 @@ class Rules:
             raise Undeliverable("the target has no role")
         if delivery.rule in event.get("_Path", ()):
             raise Undeliverable("the event came from this rule")
-        who = self._roles.assume(role, PRINCIPAL, delivery.event_id, delivery.region)
+        who = self._roles.assume(role, PRINCIPAL, delivery.event_id, delivery.region, source=delivery.rule)
         self._roles.decide(who, Permission("events:PutEvents", delivery.arn))
         _, _, _, region, account, bus = delivery.arn.split(":", 5)
         event["_Path"] = [*event.get("_Path", ()), delivery.rule]
