@@ -71,8 +71,8 @@ NOT_AS_IN_AWS = (
      " reports a rename as a deletion and an addition."),
     ("builds", "Docker, secrets, report groups and batch builds are refused by their key."),
     ("survival", "Everything of our services is on disk before a call returns; what ministack keeps is saved half a"
-     " second after a change. Work that was running is told as lost at the next start. Killed in the seconds between an"
-     " endpoint's switch and its stack's end, the stack rolls back and deletes the configuration that is live."),
+     " second after a change. Work that was running is told as lost at the next start; a stack that was"
+     " being changed is rolled back, and with it an endpoint that had switched already, while the rehearsal answers."),
     ("time", "`--time-scale` divides waits, retry intervals, bakes, alarm periods and schedules, never the limits of"
      " jobs, builds and rollouts."),
 )  # fmt: skip

@@ -150,7 +150,8 @@ class ResourceType:
     def expected_id(self, properties: Params) -> str:
         """What `delete` takes for a `create` that has not returned; empty for a type that is made at once.
 
-        With it, a stack whose operation was killed in the middle of `create` deletes what is there of it."""
+        With it, a stack whose operation was killed in the middle of `create` deletes what is there of it, and one
+        killed in the middle of `update` changes it back."""
         return ""
 
     def create(self, properties: Params, stack: Stack) -> Provisioned:

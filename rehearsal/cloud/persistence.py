@@ -187,22 +187,22 @@ def remember_previous_stacks() -> None:
         stack = cloudformation._stacks[stack_name]
         stack["_previous"] = options.get("previous_stack")
         await deploy(stack_name, *args, **options)
-        stack.pop("_previous", None)
-        stack.pop(MAKING, None)
+        _forget_operation(stack)
 
     for module in (stacks, handlers, changesets):
         module._deploy_stack_async = remembering
 
 
 def repair() -> None:
-    """Roll back what stacks were doing, and tell of executions that were running; call it off the event loop.
+    """Begin to roll back what stacks were doing, and tell of executions that were running; call it off the event loop.
 
-    Our services must have started: a rollback waits for endpoints, which would be in progress for ever."""
+    Our services must have started: a rollback waits for endpoints, which would be in progress for ever. It may
+    take as long as an endpoint bakes, so it goes on while the rehearsal answers, as a rollback in AWS does."""
     loop = ministack._MAIN_LOOP
     for (account, region, name), stack in list(cloudformation._stacks._data.items()):
         if stack.get("StackStatus", "").endswith("_IN_PROGRESS"):
             log.warning("stack %s was %s: %s", name, stack["StackStatus"], LOST)
-            asyncio.run_coroutine_threadsafe(_in_scope(account, region, name, stack), loop).result()
+            asyncio.run_coroutine_threadsafe(_in_scope(account, region, name, stack), loop)
     for (account, region, _), execution in list(stepfunctions._executions._data.items()):
         if execution.get("error") == "States.ServiceRestart":
             execution.update(error="Rehearsal.Stopped", cause=f"the execution was {LOST}")
@@ -219,14 +219,22 @@ async def _in_scope(account: str, region: str, name: str, stack: Params) -> None
                 name, stack["StackId"], stack, _interrupted(stack), f"The operation was {LOST}."
             )
     stack["StackStatusReason"] = stack.get("StackStatusReason") or f"the operation was {LOST}"
+    _forget_operation(stack)
+
+
+def _forget_operation(stack: Params) -> None:
+    """Only once it has ended, rollback included: a second kill must find what the first one did."""
+    stack.pop("_previous", None)
+    stack.pop(MAKING, None)
 
 
 def _interrupted(stack: Params) -> Params:
     """What ministack's rollback needs to know of the operation that did not end."""
-    previous = stack.pop("_previous", None)
+    previous = stack.get("_previous")
     before = (previous or {}).get("_resources", {})
-    for name, record in stack.pop(MAKING, {}).items():
-        stack.setdefault("_resources", {}).setdefault(name, record)
+    known = stack.setdefault("_resources", {})
+    for name, record in stack.get(MAKING, {}).items():
+        known[name] = {"Attributes": {}, **known.get(name, {}), **record}
     made = [name for name, record in stack.get("_resources", {}).items() if record != before.get(name)]
     body = stack.get("_template_body", "")
     template = json.loads(body) if body.startswith("{") else stack.get("_template")

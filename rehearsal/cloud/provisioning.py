@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ _LIFECYCLE = ("_deploy_stack_async", "_delete_stack_async", "_continue_update_ro
 
 
 MAKING = "_making"
-"""On a stack's record: the resources that its operation began to create, as a rollback would delete them."""
+"""On a stack's record: the resources that its operation began to create or change, as a rollback would find them."""
 
 
 def install(types: dict[str, ResourceType], emit: Emit, save: Callable[[], None]) -> None:
@@ -78,29 +79,42 @@ class _Handler:
         }
 
     def create(self, logical_id: str, properties: Params, stack_name: str) -> tuple[str, Params]:
-        making = (cloudformation._stacks.get(stack_name) or {}).setdefault(MAKING, {})
-        if expected := self.kind.expected_id(properties):
-            making[logical_id] = {
-                "PhysicalResourceId": expected,
-                "ResourceType": self.name,
-                "LogicalResourceId": logical_id,
-                "Properties": properties,
-                "Attributes": {},
-            }
-            self.save()
-        try:
+        with self._remembered(stack_name, logical_id, self.kind.expected_id(properties), properties):
             return _made(self.kind.create(properties, _stack(stack_name, logical_id)))
-        except BaseException:
-            making.pop(logical_id, None)  # it is not there, or it is someone else's
-            raise
 
     def update(
         self, physical_id: str, old: Params, new: Params, stack_name: str, logical_id: str
     ) -> tuple[str, Params]:
-        return _made(self.kind.update(physical_id, old, new, _stack(stack_name, logical_id)))
+        takes_long = self.kind.expected_id(new) and not _rolls_back(stack_name)  # a rollback goes where none starts
+        with self._remembered(stack_name, logical_id, physical_id if takes_long else "", new):
+            return _made(self.kind.update(physical_id, old, new, _stack(stack_name, logical_id)))
 
     def delete(self, physical_id: str, properties: Params, logical_id: str | None) -> None:
         self.kind.delete(physical_id, properties, _stack(_operation.get(), logical_id or ""))
+
+    @contextlib.contextmanager
+    def _remembered(self, stack_name: str, logical_id: str, physical_id: str, properties: Params) -> Iterator[None]:
+        """A change that a kill may interrupt is on disk before it begins, until its stack's operation ends."""
+        if not physical_id:
+            yield
+            return
+        making = (cloudformation._stacks.get(stack_name) or {}).setdefault(MAKING, {})
+        making[logical_id] = {
+            "PhysicalResourceId": physical_id,
+            "ResourceType": self.name,
+            "LogicalResourceId": logical_id,
+            "Properties": properties,
+        }
+        self.save()
+        try:
+            yield
+        except BaseException:
+            making.pop(logical_id, None)  # not there, someone else's, or as it was
+            raise
+
+
+def _rolls_back(stack_name: str) -> bool:
+    return "ROLLBACK" in (cloudformation._stacks.get(stack_name) or {}).get("StackStatus", "")
 
 
 def _made(provisioned: Provisioned) -> tuple[str, Params]:

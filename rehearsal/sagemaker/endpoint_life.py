@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -31,12 +32,13 @@ DRAIN_SECONDS = 60.0
 
 
 class EndpointLife:
-    """The fleets of every endpoint; each change of one runs in a thread of its own."""
+    """The fleets of every endpoint; each change of one runs in a thread of its own, one after the other."""
 
     def __init__(self, cloud: Cloud, router: Router, tags: Tags) -> None:
         self._cloud, self._router, self._tags = cloud, router, tags
         self._fleets: dict[str, Fleet] = {}
         self._work: list[threading.Thread] = []
+        self._turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -213,9 +215,11 @@ class EndpointLife:
         elif status == "Creating" and endpoint["live"] is None:
             self._settle(made, EndpointStatus="Failed", FailureReason=LOST, pending=None)
         elif endpoint["live"] is not None:
-            if status != "InService" and endpoint["live"] != endpoint["pending"]:
-                gone: Document = dict.fromkeys(("pending", "NextDeploymentConfig", "desired"))
-                self._settle(made, EndpointStatus="InService", FailureReason=LOST, **gone)
+            if status != "InService":
+                changes: Document = dict.fromkeys(("pending", "NextDeploymentConfig", "desired"))
+                if endpoint["live"] != endpoint["pending"]:
+                    changes["FailureReason"] = LOST
+                self._settle(made, EndpointStatus="InService", **changes)
             self._later(self._serve_again, made)
 
     def _serve_again(self, made: str) -> None:
@@ -227,13 +231,14 @@ class EndpointLife:
             return
         self._router.switch(made, fleet)
         self._fleets[made] = fleet
-        endpoint = self._cloud.store.get(ENDPOINT, made) or {}
-        if endpoint.get("EndpointStatus") != "InService":
-            self._settle(made, EndpointStatus="InService", pending=None, NextDeploymentConfig=None)
 
     def _later(self, work: Callable[[str], None], made: str) -> None:
+        def in_turn() -> None:
+            with self._turns[made]:
+                work(made)
+
         self._work = [thread for thread in self._work if thread.is_alive()]
-        thread = threading.Thread(target=work, args=(made,), name=f"{work.__name__.strip('_')} {made}", daemon=True)
+        thread = threading.Thread(target=in_turn, name=f"{work.__name__.strip('_')} {made}", daemon=True)
         self._work.append(thread)
         thread.start()
 

@@ -189,8 +189,10 @@ class Endpoint(Named):
 
     def update(self, physical_id: str, old: Params, new: Params, stack: Stack) -> Provisioned:
         name = physical_id.rpartition("/")[2]
-        if _deployment(old) != _deployment(new):
-            live = self._describe(name, stack).get("EndpointConfigName")
+        live = self._describe(name, stack).get("EndpointConfigName")
+        # Taking back an update that was interrupted before it switched has nothing to deploy.
+        is_back = live == new.get("EndpointConfigName") != old.get("EndpointConfigName")
+        if _deployment(old) != _deployment(new) and not is_back:
             try:
                 self._deploy(name, new, stack)
                 self._settled(physical_id, stack)

@@ -19,11 +19,12 @@ from rehearsal.assembly import deploy
 from rehearsal.traffic import Tally, Traffic
 from tests.conftest import Assembly
 from tests.rehearsal.conftest import running
-from tests.rehearsal.registry import CRASHES, GROUP, OTHER_SHAPE, REQUEST, Registry, patient
+from tests.rehearsal.registry import CRASHES, GOOD, GROUP, OTHER_SHAPE, REQUEST, Registry, patient
 from tests.rehearsal.serving import until
 
 STACK, ENDPOINT, TIME_SCALE = "FlightDelay-Serving-Production", f"{GROUP}-production", 120
 REQUESTS, RATE = 1000, 120
+STARTS_SLOWLY = GOOD.replace("import json, os, time", "import json, os, time\ntime.sleep(5)")
 
 
 @pytest.fixture(scope="module")
@@ -153,29 +154,52 @@ def test_nothing_was_denied_that_should_not_be(registry: Registry) -> None:
 
 def test_a_stack_that_settled_just_before_a_kill_keeps_its_endpoint(registry: Registry) -> None:
     live = registry.live()
-    registry.at.client("sagemaker").delete_endpoint(EndpointName=ENDPOINT)
-    until(lambda: registry.live() == 0)
-    wake(registry)
-    registry.settle(live, "Approved")
-    version = registry.register(instances=(2, 3), status="Approved")
-    until(lambda: endpoint(registry)["EndpointStatus"] == "Updating" and settled_staging(registry))
-    time.sleep(1)  # state files follow a stack that settled (staging's) within a second
+    version = registry.register(instances=(2, 3))
+    until(lambda: registry.live("staging") == version and settled("Staging", registry))
+    time.sleep(1)  # state files follow a stack that settled within a second
     kill_and_start(registry)
-    states, known = registry.at.client("stepfunctions"), executions(registry)
-    causes = [states.describe_execution(executionArn=row["executionArn"]).get("cause", "") for row in known]
-    assert "the execution was lost when the rehearsal stopped" in causes
     until(lambda: serves(registry))
-    assert registry.live() == live
+    assert (registry.live("staging"), settled("Staging", registry)) == (version, True)
+    wake(registry)
+    registry.settle(version, "Approved")
+    assert registry.package(live)["ModelApprovalStatus"] == "Approved"
+
+
+def test_a_release_that_is_killed_while_its_fleet_starts_is_told_and_made_up_for(registry: Registry) -> None:
+    before = endpoint(registry)["EndpointConfigName"]
+    version = registry.register(STARTS_SLOWLY, instances=(2, 3))
+    until(lambda: endpoint(registry)["EndpointStatus"] == "Updating")
+    (running,) = [row["executionArn"] for row in executions(registry) if row["status"] == "RUNNING"]
+    until(lambda: running in (registry.at.state_dir / "ministack" / "stepfunctions.json").read_text())
+    kill_and_start(registry)
+    until(lambda: serves(registry) and settled("Production", registry))
+    told = registry.at.client("stepfunctions").describe_execution(executionArn=running)
+    assert (told["status"], told["cause"]) == ("FAILED", "the execution was lost when the rehearsal stopped")
+    assert endpoint(registry)["EndpointConfigName"] == before
     with asking(registry) as tally:
         wake(registry)
         registry.settle(version, "Approved")
     assert (tally.failed, tally.errors[:3]) == (0, [])
-    assert registry.package(live)["ModelApprovalStatus"] == "Approved"
 
 
-def settled_staging(registry: Registry) -> bool:
+def test_a_kill_between_an_endpoints_switch_and_its_stacks_end_leaves_both_on_one_version(registry: Registry) -> None:
+    """The stack goes back to what it was, and takes the endpoint, which had switched already, with it."""
+    before = endpoint(registry)["EndpointConfigName"]
+    version = registry.register(instances=(2, 3))
+    until(lambda: endpoint(registry)["EndpointConfigName"] != before)
+    assert not settled("Production", registry)
+    kill_and_start(registry)
+    until(lambda: settled("Production", registry))
+    assert endpoint(registry)["EndpointConfigName"] == before
+    with asking(registry) as tally:
+        wake(registry)
+        registry.settle(version, "Approved")
+    assert (tally.failed, tally.errors[:3]) == (0, [])
+
+
+def settled(environment: str, registry: Registry) -> bool:
     stacks = registry.at.client("cloudformation")
-    (stack,) = stacks.describe_stacks(StackName=STACK.replace("Production", "Staging"))["Stacks"]
+    (stack,) = stacks.describe_stacks(StackName=STACK.replace("Production", environment))["Stacks"]
     return not stack["StackStatus"].endswith("_IN_PROGRESS")
 
 

@@ -18,11 +18,16 @@ from rehearsal import assembly, server
 from rehearsal.server import NotStarted, Running
 from rehearsal.service import Params, Provisioned, ResourceType, Service, Stack
 from tests.rehearsal.conftest import make_role
+from tests.rehearsal.serving import until
 from tests.rehearsal.test_assembly import Repositories, Repository, did, repository, write
 
 
 class Slow(Repository):
-    """Takes long when its description says so."""
+    """Takes long when its description says so, or to change to "held" until a file lets it go on."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(service)
+        self.state_dir = service.cloud.state_dir
 
     def expected_id(self, properties: Params) -> str:
         return str(properties["RepositoryName"])
@@ -37,6 +42,8 @@ class Slow(Repository):
         made = super().update(physical_id, old, new, stack)
         if new.get("RepositoryDescription") == "slow":
             time.sleep(60)
+        while new.get("RepositoryDescription") == "held" and not (self.state_dir / "go-on").exists():
+            time.sleep(0.05)
         return made
 
 
@@ -88,9 +95,8 @@ def test_an_update_that_was_killed_is_rolled_back_and_the_stack_stays_usable(at:
     time.sleep(1.5)
     kill(at)
     again = up(at.state_dir)
-    stack = again.client("cloudformation").describe_stacks(StackName="S")["Stacks"][0]
-    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
-    assert did(again)[-1] == "update a old"
+    until(lambda: status(again) == "UPDATE_ROLLBACK_COMPLETE")
+    assert sorted(did(again)[-2:]) == ["update a old", "update b"], "also the one that had not returned"
     events = again.client("cloudformation").describe_stack_events(StackName="S")["StackEvents"]
     assert any("lost when the rehearsal stopped" in e.get("ResourceStatusReason", "") for e in events)
     assembly.deploy(
@@ -107,9 +113,31 @@ def test_what_a_killed_update_was_creating_is_deleted(at: Running, tmp_path: Pat
         time.sleep(0.01)
     kill(at)
     again = up(at.state_dir)
-    stack = again.client("cloudformation").describe_stacks(StackName="S")["Stacks"][0]
-    assert stack["StackStatus"] == "UPDATE_ROLLBACK_COMPLETE"
+    until(lambda: status(again) == "UPDATE_ROLLBACK_COMPLETE")
     assert did(again)[-1] == "delete b"
+
+
+def test_a_rollback_that_was_killed_too_is_begun_again(at: Running, tmp_path: Path) -> None:
+    before = {"A": repository("a"), "B": repository("b", "held")}
+    assembly.deploy(at, write(tmp_path / "1", "S", before), Console(quiet=True))
+    template = {"Resources": {"A": repository("a", "new"), "B": repository("b", "slow")}}
+    at.client("cloudformation").update_stack(StackName="S", TemplateBody=json.dumps(template))
+    until(lambda: did(at)[-1] == "update b slow")
+    kill(at)
+    again = up(at.state_dir)
+    until(lambda: did(again)[-1] == "update b held")
+    time.sleep(1.5)
+    kill(again)
+    last = up(at.state_dir)
+    (at.state_dir / "go-on").touch()
+    until(lambda: status(last) == "UPDATE_ROLLBACK_COMPLETE")
+    assert did(last)[-1] == "update b held"
+    assert not [what for what in did(last) if what.startswith("delete")]
+
+
+def status(at: Running) -> str:
+    (stack,) = at.client("cloudformation").describe_stacks(StackName="S")["Stacks"]
+    return str(stack["StackStatus"])
 
 
 def test_an_execution_that_was_running_is_reported_as_lost(at: Running) -> None:
