@@ -263,6 +263,7 @@ def test_the_same_token_starts_one_execution(cloud: Loopback, work: Path) -> Non
         client.start_pipeline_execution(name="once", clientRequestToken="t")["pipelineExecutionId"] for _ in range(3)
     }
     assert len(started) == 1
+    assert ended(cloud, "once", started.pop()) == "Succeeded"
 
 
 def test_an_abandoned_execution_stops_its_build(cloud: Loopback, work: Path, tmp_path: Path) -> None:
