@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 TIMEOUT = Duration.minutes(5)
 """A push to code that all models share starts all their pipelines, one after the other."""
 MEMORY_MB = 256
+LOOK = Duration.hours(1)
 RETRIES = 2
 """Lambda's own, minutes apart, after the calls' own retries."""
 
@@ -50,6 +51,7 @@ class RepositoryStack(Stack):
         self._tell_failures()
         self._let_schedules_invoke()
         self.source.tell(self.start_retraining)
+        self._look_for_pushes()
         self._route_new_data()
         self._route_drift()
         tag(self, model=SHARED, environment=TRAINING)
@@ -113,6 +115,13 @@ class RepositoryStack(Stack):
             maximum_retry_attempts=RETRIES,
             destination_config=lambda_.CfnEventInvokeConfig.DestinationConfigProperty(
                 on_failure=on_failure))  # fmt: skip
+
+    def _look_for_pushes(self) -> None:
+        """CodeCommit's events are best effort, so that a push is looked for as well, as a release is."""
+        if self.source.looked_at:
+            event = events.RuleTargetInput.from_object({"source": "pushline.look", "detail": {}})
+            events.Rule(self, "Look", schedule=events.Schedule.rate(LOOK), description="Whatever push was not told",
+                        targets=[targets.LambdaFunction(self.start_retraining, event=event)])  # fmt: skip
 
     def _route_new_data(self) -> None:
         pattern = events.EventPattern(

@@ -22,12 +22,12 @@ from config.source import BundleSource, CodeCommitSource, ConnectionSource
 from stacks.doorbell import Doorbell
 from stacks.foundation_stack import FoundationStack
 from stacks.names import doorbell_name
-from stacks.permissions import allow, list_objects, read_objects, read_versions, write_objects
+from stacks.permissions import allow, list_objects, read_objects, read_versions
 
 BRANCH = "main"
 BUNDLE = "source.zip"
 ROUTED = "source/routed.json"
-"""Among the artifacts: what the last archive held that was routed."""
+"""Among the artifacts: which push was routed last."""
 
 
 class Source(Construct):
@@ -38,6 +38,8 @@ class Source(Construct):
     """The commit, as the Source action's output variable."""
     arn: str
     """What `start_retraining` tells its own pushes from others by."""
+    looked_at: bool = True
+    """Whether `start_retraining` can ask what was pushed, without being told."""
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, foundation: FoundationStack) -> None:
         super().__init__(scope, id)
@@ -56,15 +58,19 @@ class Source(Construct):
     @property
     def environment(self) -> dict[str, str]:
         """What `start_retraining` needs to know."""
-        return {"SOURCE_ARN": self.arn, "BRANCH": BRANCH}
+        return {"SOURCE_ARN": self.arn, "BRANCH": BRANCH,
+                "ROUTED": f"{self._foundation.artifacts.bucket_name}/{ROUTED}"}  # fmt: skip
 
     def fetch(self) -> list[iam.PolicyStatement]:
         """What the Source action may do, besides storing what it fetched."""
         raise NotImplementedError
 
     def compare(self) -> list[iam.PolicyStatement]:
-        """What `start_retraining` may do to learn what a push changed."""
-        raise NotImplementedError
+        """What `start_retraining` may do to learn what a push changed since the one that it routed last."""
+        # Without permission to list, S3 answers for an object that is not there that it is forbidden.
+        kept = self._foundation.artifacts
+        return [read_objects(kept, ROUTED), allow("s3:PutObject", on=kept.arn_for_objects(ROUTED)),
+                list_objects(kept, ROUTED)]  # fmt: skip
 
     def tell(self, function: lambda_.IFunction) -> None:
         """Have every push told to the function."""
@@ -104,8 +110,8 @@ class CodeCommit(Source):
                       "codecommit:GetUploadArchiveStatus", "codecommit:CancelUploadArchive", on=self.arn)]  # fmt: skip
 
     def compare(self) -> list[iam.PolicyStatement]:
-        return [allow("codecommit:GetBranch", "codecommit:GetCommit", "codecommit:GetDifferences",
-                      "codecommit:GetFolder", on=self.arn)]  # fmt: skip
+        return [*super().compare(), allow("codecommit:GetBranch", "codecommit:GetCommit", "codecommit:GetDifferences",
+                                          "codecommit:GetFolder", on=self.arn)]  # fmt: skip
 
     def tell(self, function: lambda_.IFunction) -> None:
         pattern = events.EventPattern(
@@ -115,20 +121,7 @@ class CodeCommit(Source):
         self._rule(function, pattern, f"A push to {BRANCH}")
 
 
-class Archived(Source):
-    """Sources that `start_retraining` gets as a zip, and compares with the one before."""
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**super().environment, "ROUTED": f"{self._foundation.artifacts.bucket_name}/{ROUTED}"}
-
-    def compare(self) -> list[iam.PolicyStatement]:
-        # Without permission to list, S3 answers for an object that is not there that it is forbidden.
-        kept = self._foundation.artifacts
-        return [read_objects(kept, ROUTED), write_objects(kept, ROUTED), list_objects(kept, ROUTED)]
-
-
-class Bundle(Archived):
+class Bundle(Source):
     """A zip in a bucket of this account, which whoever publishes puts there."""
 
     provider = "S3"
@@ -151,7 +144,7 @@ class Bundle(Archived):
         return [read_versions(self.bucket, BUNDLE), allow("s3:GetBucketVersioning", on=self.bucket.bucket_arn)]
 
     def compare(self) -> list[iam.PolicyStatement]:
-        return [*super().compare(), read_objects(self.bucket, BUNDLE)]
+        return [*super().compare(), read_objects(self.bucket, BUNDLE), list_objects(self.bucket, BUNDLE)]
 
     def tell(self, function: lambda_.IFunction) -> None:
         pattern = events.EventPattern(
@@ -160,10 +153,11 @@ class Bundle(Archived):
         self._rule(function, pattern, f"A new {BUNDLE}")
 
 
-class Connection(Archived):
+class Connection(Source):
     """A repository elsewhere; its host tells CodePipeline of a push, and nobody else."""
 
     provider = "CodeStarSourceConnection"
+    looked_at = False
 
     def __init__(self, scope: Construct, id: str, *, settings: Settings, foundation: FoundationStack,
                  asked: ConnectionSource) -> None:  # fmt: skip

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
-import json
+import datetime as dt
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from lambdas.start_retraining.commits import NEW_FOLDERS
-from lambdas.start_retraining.events import Ignored, Place, Push
+from lambdas.start_retraining.events import Ignored, Place, Push, Watched
 from lambdas.start_retraining.route import MODELS, Changed
+from lambdas.start_retraining.routed import Routed
 
 MEMORY = 16 * 1024 * 1024
 """A larger archive is read from disk."""
 
 
 class Archives:
-    """The archives that are pushed; `last` is where it is kept what the last one held."""
+    """The archives that are pushed."""
 
-    def __init__(self, s3: Any, last: Place) -> None:
-        self._s3, self._last = s3, last
+    def __init__(self, s3: Any, watched: Watched, last: Routed) -> None:
+        self._s3, self._watched, self._last = s3, watched, last
         self._found: Mapping[str, str] | None = None
+
+    def unrouted(self, now: dt.datetime) -> Push | None:
+        """The newest version, if it was not routed; nobody but its host knows what a connection's branch holds."""
+        place = self._watched.archive
+        version = self._version(place) if place else ""
+        return Push(version, "", now, place) if version and not self._last.done(version) else None
 
     def placed(self, push: Push) -> Push:
         """The push with the commit before it: going back to an earlier one is a new push."""
-        return replace(push, old_commit=str(self._before["commit"]) if self._before else "")
+        return replace(push, old_commit=self._last.commit)
 
     def changed(self, push: Push) -> Changed:
         """What the push changed; everything where nothing was routed before."""
         files = self._files(push)
-        if self._before is None:
+        if self._last.files is None:
             parts = (path.split("/") for path in files)
             return Changed(everything=frozenset(part[1] for part in parts if len(part) > 2 and part[0] == MODELS))
-        before: Mapping[str, str] = self._before["files"]
+        before = self._last.files
         present = frozenset(path for path, checksum in files.items() if before.get(path) != checksum)
         return Changed(present, frozenset(before.keys() - files.keys()))
 
@@ -47,25 +53,21 @@ class Archives:
         unknown = sorted(changed.folders - set(known))[:NEW_FOLDERS]
         return [name for name in unknown if f"{MODELS}/{name}/model.yaml" in self._files(push)]
 
-    def routed(self, push: Push) -> None:
-        """What the next push is compared with. Kept last: a push that could not be routed is compared again."""
-        body = json.dumps({"commit": push.commit, "files": self._files(push)}, sort_keys=True).encode()
-        self._s3.put_object(Bucket=self._last[0], Key=self._last[1], Body=body)
+    def routed(self, push: Push, owed: Iterable[str]) -> None:
+        """What the next push is compared with. Kept last: a push that was not routed to the end is compared again."""
+        self._last.keep(push.commit, owed, files=self._files(push))
 
     def any(self) -> bool:
         """Whether anything was ever pushed."""
-        return self._before is not None
+        return self._last.files is not None
 
-    @cached_property
-    def _before(self) -> Mapping[str, Any] | None:
+    def _version(self, place: Place) -> str:
         try:
-            answer = self._s3.get_object(Bucket=self._last[0], Key=self._last[1])
+            return str(self._s3.head_object(Bucket=place[0], Key=place[1])["VersionId"])
         except ClientError as error:
-            if error.response["Error"]["Code"] == "NoSuchKey":
-                return None
+            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+                return ""
             raise
-        found: Mapping[str, Any] = json.loads(answer["Body"].read())
-        return found
 
     def _files(self, push: Push) -> Mapping[str, str]:
         """Path to checksum, of the newest archive: an event that comes late must not bring back older files.

@@ -1,14 +1,21 @@
-"""What a push changed, as CodeCommit tells it."""
+"""What was pushed since the commit that was routed last, as CodeCommit tells it.
+
+An event only says "look": the branch's head is compared, as the pipelines take it, whichever commit the event names.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from botocore.exceptions import ClientError
 
 from lambdas.start_retraining.events import Ignored, Push, Watched
 from lambdas.start_retraining.route import MODELS, Changed
+from lambdas.start_retraining.routed import Routed
 
 _GONE = {"CommitIdDoesNotExistException", "CommitDoesNotExistException", "InvalidCommitIdException"}
 _NO_FOLDER = {"FolderDoesNotExistException", "CommitDoesNotExistException"}
@@ -19,22 +26,33 @@ NEW_FOLDERS = 20
 class Commits:
     """The repository that pushes go to."""
 
-    def __init__(self, codecommit: Any, watched: Watched) -> None:
-        self._codecommit, self._watched = codecommit, watched
+    def __init__(self, codecommit: Any, watched: Watched, last: Routed) -> None:
+        self._codecommit, self._watched, self._last = codecommit, watched, last
+
+    def unrouted(self, now: dt.datetime) -> Push | None:
+        """The branch's head, if it was not routed: its event was lost, or is still on its way."""
+        return Push(self._head, "", now) if self._head and not self._last.done(self._head) else None
 
     def placed(self, push: Push) -> Push:
-        """The push with the commit before it, which CodeCommit's event tells."""
-        return push
+        """The push up to the branch's head, from the commit that was routed last; Ignored if there is nothing new."""
+        # A forged event may name a commit that was never pushed.
+        if push.commit != self._head and not self._exists(push.commit):
+            raise Ignored(f"commit {push.commit} is not in repository {self._watched.repository}", trigger="push")
+        if not self._head:
+            raise Ignored(f"there is no branch {self._watched.branch} any more", trigger="push")
+        if self._last.done(self._head):
+            raise Ignored(f"push {push.commit[:8]} is routed already", trigger="push")
+        # After a forced push either may be gone.
+        known = (commit for commit in (self._last.commit, push.old_commit) if commit and self._exists(commit))
+        return replace(push, commit=self._head, old_commit=next(known, ""))
 
-    def routed(self, push: Push) -> None:
-        """The next push's event will tell its own old commit."""
+    def routed(self, push: Push, owed: Iterable[str]) -> None:
+        """What the next push is compared with. Kept last: a push that was not routed to the end is compared again."""
+        self._last.keep(push.commit, owed)
 
     def changed(self, push: Push) -> Changed:
         """What the push changed; everything where no old commit is left to compare with."""
-        # A forged event may name a commit that was never pushed; after a forced push the old one may be gone.
-        if not self._exists(push.commit):
-            raise Ignored(f"commit {push.commit} is not in repository {self._watched.repository}", trigger="push")
-        if not push.old_commit or not self._exists(push.old_commit):
+        if not push.old_commit:
             folders = self._folder(push.commit, MODELS).get("subFolders", ())
             return Changed(everything=frozenset(folder["relativePath"] for folder in folders))
         return self._differences(push)
@@ -46,13 +64,19 @@ class Commits:
 
     def any(self) -> bool:
         """Whether anything was ever pushed to the branch."""
+        return bool(self._head)
+
+    @cached_property
+    def _head(self) -> str:
+        """Empty if there is no branch."""
         try:
-            self._codecommit.get_branch(repositoryName=self._watched.repository, branchName=self._watched.branch)
+            found = self._codecommit.get_branch(repositoryName=self._watched.repository,
+                                                branchName=self._watched.branch)  # fmt: skip
         except ClientError as error:
             if _code(error) == "BranchDoesNotExistException":
-                return False
+                return ""
             raise
-        return True
+        return str(found["branch"]["commitId"])
 
     def _exists(self, commit: str) -> bool:
         try:

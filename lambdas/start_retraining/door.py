@@ -17,9 +17,10 @@ from lambdas.start_retraining.archives import Archives
 from lambdas.start_retraining.arrivals import gather, later_windows, window_name
 from lambdas.start_retraining.commits import Commits
 from lambdas.start_retraining.decide import BY_PEOPLE, Decision, Defer, Ignore, Limits, Start, busy, decide, last_day
-from lambdas.start_retraining.events import Arrival, Ignored, Place, Push, Request, Settled, Told, Watched
+from lambdas.start_retraining.events import Arrival, Ignored, Look, Place, Push, Request, Settled, Told, Watched
 from lambdas.start_retraining.later import Event, Schedules
-from lambdas.start_retraining.route import Gone, Model, alarmed, concerned
+from lambdas.start_retraining.route import Gone, Model, alarmed, concerned, owed
+from lambdas.start_retraining.routed import Routed
 
 _DAY = re.compile(r"/dt=(\d{4}-\d{2}-\d{2})/$")
 _NO_ROOM = ("ConcurrentPipelineExecutionsLimitExceededException", "ThrottlingException", "LimitExceededException")
@@ -37,8 +38,8 @@ class Setting:
     schedule_group: str
     schedule_role: str
     function: str
-    routed: Place | None = None
-    """Where it is kept what was last routed, if the sources are an archive."""
+    routed: Place
+    """Where it is kept what was routed last."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,9 @@ class Door:
         match told:
             case Push():
                 yield from self._push(told)
+            case Look():
+                if push := self._sources.unrouted(self.now):
+                    yield from self._push(push)
             case Arrival():
                 yield self._arrival(told)
             case Settled():
@@ -83,11 +87,11 @@ class Door:
         push = sources.placed(push)
         changed = sources.changed(push)
         concerns = concerned(push, self._models, changed)
+        concerns += owed(push, self._models, self._routed.owed, concerns)
         new = sources.new_models(push, changed, (model.name for model in self._models))
         made = [_gone(concern) if isinstance(concern, Gone) else self._one_of_many(concern) for concern in concerns]
         made += [self._tell_new(name, push) for name in new]
-        if not any(isinstance(one.decision, Failed) for one in made):
-            sources.routed(push)
+        sources.routed(push, [one.decision.model for one in made if isinstance(one.decision, Failed)])
         if not made:
             raise Ignored(f"push {push.commit[:8]} touches no model", trigger="push")
         yield from made
@@ -146,9 +150,14 @@ class Door:
 
     @cached_property
     def _sources(self) -> Commits | Archives:
-        if self.setting.routed:
-            return Archives(self._client("s3"), self.setting.routed)
-        return Commits(self._client("codecommit"), self.setting.watched)
+        watched = self.setting.watched
+        if watched.has_commits:
+            return Commits(self._client("codecommit"), watched, self._routed)
+        return Archives(self._client("s3"), watched, self._routed)
+
+    @cached_property
+    def _routed(self) -> Routed:
+        return Routed(self._client("s3"), self.setting.routed)
 
     @cached_property
     def _schedules(self) -> Schedules:

@@ -1,6 +1,7 @@
 """What the function may be told; anything else, or anything from elsewhere, is refused with the reason.
 
 Push      CodeCommit: the branch moved; S3: a new archive; CodePipeline: a connection's branch moved
+Look      a rule, hourly: what was pushed is looked at, in case that its event was lost
 Arrival   S3: an object landed below a model's raw data
 Settled   Scheduler: a window of arrivals is over
 Request   one model, by schedule, alarm or hand, or a deferred one whose time has come
@@ -18,6 +19,7 @@ MANUAL_SOURCE = "pushline.manual"
 SCHEDULE_SOURCE = "pushline.schedule"
 SETTLED_SOURCE = "pushline.settled"
 DEFERRED_SOURCE = "pushline.deferred"
+LOOK_SOURCE = "pushline.look"
 PUSH = ("aws.codecommit", "CodeCommit Repository State Change")
 ARRIVAL = ("aws.s3", "Object Created")
 ALARM = ("aws.cloudwatch", "CloudWatch Alarm State Change")
@@ -60,6 +62,11 @@ class Watched:
         return self.source_arn.split(":")[5]
 
     @property
+    def has_commits(self) -> bool:
+        """Whether the repository itself can be asked; where not, a zip of each push is compared."""
+        return self.source_arn.split(":")[2] == "codecommit"
+
+    @property
     def archive(self) -> Place | None:
         """Bucket and key of the sources, where no repository but an archive is pushed."""
         bucket, _, key = self.repository.partition("/")
@@ -75,6 +82,11 @@ class Push:
     time: dt.datetime
     archive: Place | None = None
     """The commit's files as a zip, where the repository itself can't be asked."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The source is to be looked at, whatever was or was not told of it: CodeCommit's events are best effort."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ class Request:
     due: dt.datetime | None = None
 
 
-Told = Push | Arrival | Settled | Request
+Told = Push | Look | Arrival | Settled | Request
 
 
 def parse(event: Mapping[str, Any], watched: Watched, id: str, now: dt.datetime) -> Told:
@@ -225,6 +237,10 @@ def _scheduled(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now
     return Request(str(detail["model"]), "schedule", f"schedule of {at}", now, at)
 
 
+def _look(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Look:
+    return Look()
+
+
 def _settled(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Settled:
     return Settled(str(detail["model"]), *(_time(detail[name], now) for name in ("window", "due", "made")))
 
@@ -238,7 +254,7 @@ def _deferred(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now:
 
 
 _AWS: Mapping[Any, Callable[..., Told]] = {PUSH: _push, ARRIVAL: _arrival, ALARM: _alarm}
-_OURS: Mapping[Any, Callable[..., Told]] = {MANUAL_SOURCE: _manual, SCHEDULE_SOURCE: _scheduled,
+_OURS: Mapping[Any, Callable[..., Told]] = {MANUAL_SOURCE: _manual, SCHEDULE_SOURCE: _scheduled, LOOK_SOURCE: _look,
                                             SETTLED_SOURCE: _settled, DEFERRED_SOURCE: _deferred}  # fmt: skip
 
 

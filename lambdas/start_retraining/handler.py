@@ -41,14 +41,12 @@ class Environment:
     maximum_per_day: str
     settling_minutes: str
     longest_wait_hours: str
-    routed: str = ""
-    """`bucket/key` of what was last routed, where an archive is compared with the one before it."""
+    routed: str
+    """`bucket/key` of what was routed last."""
 
     @classmethod
     def read(cls) -> Environment:
-        routed = os.environ.get("ROUTED", "")
-        required = {name: os.environ[name.upper()] for name in cls.__dataclass_fields__ if name != "routed"}
-        return cls(**required, routed=routed)
+        return cls(**{name: os.environ[name.upper()] for name in cls.__dataclass_fields__})
 
     def setting(self, function: str) -> Setting:
         limits = Limits(int(self.maximum_per_day), dt.timedelta(minutes=int(self.settling_minutes)),
@@ -56,7 +54,7 @@ class Environment:
         watched = Watched(self.source_arn, self.branch, self.data, account=function.split(":")[4])
         bucket, _, key = self.routed.partition("/")
         return Setting(watched, limits, self.models_path, self.topic, self.schedule_group, self.schedule_role, function,
-                       routed=(bucket, key) if self.routed else None)  # fmt: skip
+                       routed=(bucket, key))  # fmt: skip
 
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:

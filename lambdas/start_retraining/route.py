@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from lambdas.start_retraining.events import Push, Request
@@ -71,6 +71,14 @@ def concerned(push: Push, models: Sequence[Model], changed: Changed) -> list[Req
     return [Gone(model.name) if model.declaration in changed.gone - changed.present
             else _request(push, model, _why(push, touched[model.name]))
             for model in models if model.name in touched]  # fmt: skip
+
+
+def owed(push: Push, models: Sequence[Model], names: Collection[str],
+         concerns: Sequence[Request | Gone]) -> list[Request | Gone]:  # fmt: skip
+    """Requests of the models that an earlier push could not be routed to, unless this one concerns them anyway."""
+    why = f"push {push.commit[:8]}: an earlier one could not be routed"
+    done = {concern.model for concern in concerns}
+    return [_request(push, model, why) for model in models if model.name in names and model.name not in done]
 
 
 def alarmed(alarm: str, models: Sequence[Model]) -> Model | None:

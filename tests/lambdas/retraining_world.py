@@ -24,11 +24,12 @@ FUNCTION = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:start-retraining"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/schedules"
 TOPIC = f"arn:aws:sns:us-east-1:{ACCOUNT}:notifications"
 DATA, GROUP = "data-bucket", "schedules"
-NEW, OLD = "a" * 40, "b" * 40
+NEW, OLD, NEXT = "a" * 40, "b" * 40, "c" * 40
 NOON = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
 HOUR, MINUTE, SECOND = dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timedelta(seconds=1)
 ENVIRONMENT = {"SOURCE_ARN": ARN, "BRANCH": "main", "DATA": DATA, "MODELS_PATH": "/pushline/models",
-               "TOPIC": TOPIC, "SCHEDULE_GROUP": GROUP, "SCHEDULE_ROLE": ROLE, "MAXIMUM_PER_DAY": "3",
+               "ROUTED": "artifacts/source/routed.json", "TOPIC": TOPIC, "SCHEDULE_GROUP": GROUP,
+               "SCHEDULE_ROLE": ROLE, "MAXIMUM_PER_DAY": "3",
                "SETTLING_MINUTES": "15", "LONGEST_WAIT_HOURS": "6"}  # fmt: skip
 PAGE = 100
 SERVICES = ("ssm", "codecommit", "codepipeline", "scheduler", "s3", "sns")
@@ -63,6 +64,10 @@ def alarm_event(name: str = "flight-delay-drift-prediction", state: str = "ALARM
     }  # fmt: skip
 
 
+def look_event() -> Params:
+    return {"source": "pushline.look", "detail": {}}
+
+
 def schedule_event(model: str = "flight_delay", time: str = "2026-11-23T03:00:00Z") -> Params:
     return {"source": "pushline.schedule", "time": time, "detail": {"model": model}}
 
@@ -93,6 +98,8 @@ class World:
         self.head: str | None = NEW
         self.commits = {NEW, OLD}
         self.differences: list[Params] = []
+        self.between: dict[tuple[str, str], list[Params]] = {}
+        """Before and after, where it matters; any other two commits differ by `differences`."""
         self.folders: dict[str, list[str]] = {}
         self.executions: dict[str, list[Execution]] = {}
         self.tokens: dict[str, str] = {}
@@ -193,7 +200,9 @@ class World:
 
     def get_differences(self, repositoryName: str, beforeCommitSpecifier: str, afterCommitSpecifier: str,
                         NextToken: str = "0") -> Params:  # fmt: skip
-        return _page(self.differences, "differences", PAGE, NextToken, "NextToken")
+        assert {beforeCommitSpecifier, afterCommitSpecifier} <= self.commits
+        found = self.between.get((beforeCommitSpecifier, afterCommitSpecifier), self.differences)
+        return _page(found, "differences", PAGE, NextToken, "NextToken")
 
     def get_folder(self, repositoryName: str, commitSpecifier: str, folderPath: str) -> Params:
         if folderPath == "model_code":
@@ -257,6 +266,11 @@ class World:
         if (Bucket, Key) not in self.contents:
             raise KeyError("NoSuchKey")
         return {"Body": io.BytesIO(self.contents[Bucket, Key])}
+
+    def head_object(self, Bucket: str, Key: str) -> Params:
+        if (Bucket, Key) not in self.contents:
+            raise KeyError("404")
+        return {"VersionId": self.head}
 
     def put_object(self, Bucket: str, Key: str, Body: bytes) -> Params:
         self.contents[Bucket, Key] = Body

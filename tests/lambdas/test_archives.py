@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.start_retraining import handler
-from tests.lambdas.retraining_world import ACCOUNT, NEW, SECOND, Params, World
+from tests.lambdas.retraining_world import ACCOUNT, NEW, SECOND, Params, World, look_event
 
 BUCKET, KEY = "sources", "source.zip"
 ROUTED = ("artifacts", "source/routed.json")
@@ -96,6 +96,21 @@ def test_a_lost_event_is_made_up_for_by_the_next(world: World) -> None:
     pushed(world, "v2", train="changed")
     made = world.invoke(pushed(world, "v3", train="changed", README="changed"))
     assert decisions(made) == {"flight_delay": "start"}
+
+
+def test_a_lost_last_event_is_found_by_looking_and_found_once(world: World) -> None:
+    assert world.invoke(look_event()) == []
+    world.invoke(pushed(world, "v1"))
+    event = pushed(world, "v2", train="changed")
+    assert decisions(world.invoke(look_event())) == {"flight_delay": "start"}
+    assert world.invoke(look_event()) == []
+    assert decisions(world.invoke(event)) == {"None": "ignore"}
+
+
+def test_a_connection_can_not_be_asked_what_was_pushed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.invoke(pushed(world, "v1"))
+    monkeypatch.setenv("SOURCE_ARN", "arn:aws:codeconnections:us-east-1:000000000000:connection/c")
+    assert world.invoke(look_event()) == []
 
 
 def test_what_could_not_be_started_is_compared_again(world: World) -> None:

@@ -11,6 +11,7 @@ from tests.lambdas.retraining_world import (
     HOUR,
     MINUTE,
     NEW,
+    NEXT,
     NOON,
     OLD,
     SECOND,
@@ -20,6 +21,7 @@ from tests.lambdas.retraining_world import (
     alarm_event,
     arrival_event,
     deleted,
+    look_event,
     manual_event,
     modified,
     push_event,
@@ -121,9 +123,9 @@ def test_what_is_forged_or_of_another_branch_asks_aws_nothing(world: World, even
 
 
 def test_a_forged_commit_starts_nothing(world: World) -> None:
-    world.commits.remove(NEW)
-    (made,) = world.invoke(push_event())
-    assert made["reason"] == f"commit {NEW} is not in repository pushline"
+    (made,) = world.invoke(push_event(commitId=NEXT))
+    assert made["reason"] == f"commit {NEXT} is not in repository pushline"
+    assert world.started() == []
 
 
 def test_a_new_folder_is_told_with_the_deploy_it_needs_and_breaks_nothing(world: World) -> None:
@@ -141,6 +143,95 @@ def test_a_removed_model_is_not_retrained(world: World) -> None:
     world.differences = deleted("model_code/flight_delay/model.yaml", TRAIN)
     assert "cdk destroy 'FlightDelay-*'" in reasons(world.invoke(push_event()))["flight_delay"]
     assert world.started() == []
+
+
+# -- pushes that were not told --------------------------------------------------------------------------------
+
+
+def moved(world: World, commit: str, *paths: str, since: str = NEW) -> None:
+    """A push that may be told or not: `paths` changed since the commit that was routed last."""
+    world.head = commit
+    world.commits.add(commit)
+    world.between[since, commit] = modified(*paths)
+    world.now += HOUR
+
+
+@pytest.fixture
+def routed(world: World) -> World:
+    """Everything up to NEW is routed."""
+    world.deploy("bike_demand")
+    world.invoke(push_event())
+    return world
+
+
+def test_a_lost_push_is_made_good_by_the_next_whatever_that_one_changes(routed: World) -> None:
+    lost = "d" * 40
+    routed.commits.add(lost)
+    routed.between[lost, NEXT] = modified("README.md")
+    moved(routed, NEXT, "model_code/bike_demand/train.py", "README.md")
+    made = routed.invoke(push_event(routed.now, commitId=NEXT, oldCommitId=lost))
+    assert reasons(made) == {"bike_demand": "start: push cccccccc changes model_code/bike_demand/train.py"}
+
+
+def test_a_lost_last_push_is_found_within_the_hour_and_routed_once(routed: World) -> None:
+    moved(routed, NEXT, TRAIN)
+    assert reasons(routed.invoke(look_event())) == {"flight_delay": f"start: push cccccccc changes {TRAIN}"}
+    assert routed.invoke(look_event(), "an-hour-later") == []
+    (late,) = routed.invoke(push_event(routed.now - HOUR, commitId=NEXT, oldCommitId=NEW))
+    assert (late["decision"], late["reason"]) == ("ignore", "push cccccccc is routed already")
+    assert len(routed.started()) == 2
+
+
+def test_a_lost_first_push_is_found_too(world: World) -> None:
+    world.folders = {"flight_delay": ["model.yaml"]}
+    assert list(reasons(world.invoke(look_event()))) == ["flight_delay"]
+    assert len(world.started()) == 1
+
+
+def test_with_nothing_pushed_or_nothing_new_a_look_decides_nothing(world: World) -> None:
+    world.head = None
+    assert world.invoke(look_event()) == []
+    world.head = NEW
+    world.invoke(push_event())
+    assert world.invoke(look_event()) == []
+
+
+def test_a_push_that_touches_no_model_is_looked_at_once(routed: World) -> None:
+    moved(routed, NEXT, "README.md")
+    assert reasons(routed.invoke(look_event())) == {"None": "ignore: push cccccccc touches no model"}
+    assert routed.invoke(look_event()) == []
+
+
+def test_where_the_commit_routed_last_is_gone_the_events_own_one_is_compared(routed: World) -> None:
+    moved(routed, NEXT, TRAIN, since=OLD)
+    routed.commits.remove(NEW)
+    made = routed.invoke(push_event(routed.now, commitId=NEXT, oldCommitId=OLD))
+    assert reasons(made) == {"flight_delay": f"start: push cccccccc changes {TRAIN}"}
+
+
+def test_a_forced_push_back_retrains_what_it_takes_back(routed: World) -> None:
+    moved(routed, OLD, "model_code/bike_demand/train.py")
+    made = routed.invoke(push_event(routed.now, commitId=OLD, oldCommitId=NEW))
+    assert reasons(made) == {"bike_demand": "start: push bbbbbbbb changes model_code/bike_demand/train.py"}
+
+
+def test_a_branch_that_is_gone_when_its_push_is_told_starts_nothing(world: World) -> None:
+    world.head = None
+    (made,) = world.invoke(push_event())
+    assert made["reason"] == "there is no branch main any more"
+
+
+def test_a_model_that_could_not_be_asked_is_owed_its_part_and_the_others_are_not_retrained_for_it(
+    routed: World,
+) -> None:
+    moved(routed, NEXT, TRAIN, "model_code/bike_demand/train.py")
+    routed.refuse["ListPipelineExecutions"] = ["PipelineNotFoundException"]
+    with pytest.raises(handler.Unfinished):
+        routed.invoke(push_event(routed.now, commitId=NEXT, oldCommitId=NEW))
+    moved(routed, "d" * 40, "README.md", since=NEXT)
+    made = routed.invoke(push_event(routed.now, commitId="d" * 40, oldCommitId=NEXT))
+    assert reasons(made) == {"flight_delay": "start: push dddddddd: an earlier one could not be routed"}
+    assert routed.invoke(look_event()) == []
 
 
 # -- the other triggers ---------------------------------------------------------------------------------------
@@ -211,6 +302,7 @@ def test_what_verify_refused_costs_no_budget_and_what_failed_later_does(world: W
     assert world.invoke(push_event())[0]["decision"] == "start"
     for hours in (4, 5):
         world.ran(hours * HOUR, status="Failed", commit=OLD)
+    world.head = OLD
     assert world.invoke(push_event(commitId=OLD, oldCommitId=NEW))[0]["decision"] == "defer"
 
 
@@ -255,6 +347,7 @@ def test_a_push_told_twice_starts_once(world: World) -> None:
 
 def test_two_invocations_at_the_same_moment_start_one_execution(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world, "list_pipeline_executions", lambda **_: {"pipelineExecutionSummaries": []})
+    monkeypatch.setattr(world, "put_object", lambda **_: {})
     first, second = world.invoke(push_event()), world.invoke(push_event())
     assert first[0]["execution"] == second[0]["execution"]
 
@@ -289,7 +382,7 @@ def test_events_out_of_order_bring_no_older_commit_back(world: World) -> None:
 
 
 def test_no_start_names_a_commit(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost push is made up for by whatever comes next: every execution takes the branch's head."""
+    """Every execution takes the branch's head, so that none can run an older or a foreign commit."""
     asked: list[Params] = []
     start = world.start_pipeline_execution
     monkeypatch.setattr(world, "start_pipeline_execution", lambda **given: asked.append(given) or start(**given))
@@ -355,5 +448,6 @@ def test_a_thousand_files_over_two_hundred_models_stay_within_the_apis_pages(wor
     names = list(world.models)
     world.differences = modified(*(f"model_code/{names[number % 200]}/file_{number}.py" for number in range(1000)))
     assert len(world.invoke(push_event())) == 200
-    assert world.calls == {"GetParametersByPath": 20, "GetCommit": 2, "GetDifferences": 10,
+    assert world.calls == {"GetParametersByPath": 20, "GetBranch": 1, "GetCommit": 1, "GetDifferences": 10,
+                           "GetObject": 1, "PutObject": 1,
                            "ListPipelineExecutions": 200, "StartPipelineExecution": 200}  # fmt: skip

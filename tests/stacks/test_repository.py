@@ -13,7 +13,7 @@ import pytest
 
 from config import load_settings
 from contract import load_models
-from lambdas.start_retraining.events import Request, Told, Watched, parse
+from lambdas.start_retraining.events import Look, Request, Told, Watched, parse
 from lambdas.start_retraining.handler import Environment
 from lambdas.start_retraining.route import Model, alarmed
 from tests.conftest import ROOT, Assembly
@@ -30,7 +30,8 @@ def told(event: dict[str, Any]) -> Told:
 
 def pattern_of(assembly: Assembly, source: str) -> dict[str, Any]:
     patterns = [rule["Properties"]["EventPattern"] for rule in
-                assembly.resources("AWS::Events::Rule", REPOSITORY).values()]  # fmt: skip
+                assembly.resources("AWS::Events::Rule", REPOSITORY).values()
+                if "EventPattern" in rule["Properties"]]  # fmt: skip
     (found,) = [pattern for pattern in patterns if pattern["source"] == [source]]
     return dict(found)
 
@@ -57,7 +58,7 @@ def test_the_handler_is_in_its_asset_and_nothing_else_is(assembly: Assembly) -> 
 
 def test_the_template_gives_the_handler_the_environment_it_reads(assembly: Assembly) -> None:
     given = assembly.one("AWS::Lambda::Function", REPOSITORY)["Environment"]["Variables"]
-    assert {*given, "ROUTED"} == {name.upper() for name in Environment.__dataclass_fields__}  # that: archives only
+    assert set(given) == {name.upper() for name in Environment.__dataclass_fields__}
     limits = load_settings().retraining
     assert (given["MAXIMUM_PER_DAY"], given["SETTLING_MINUTES"], given["LONGEST_WAIT_HOURS"]) == (
         str(limits.maximum_per_day), str(limits.settling_minutes), str(limits.longest_wait_hours))  # fmt: skip
@@ -86,6 +87,24 @@ def test_the_push_rule_lets_only_the_branch_through(assembly: Assembly) -> None:
     assert all(push_event()["detail"][key] in values for key, values in detail.items())
     for key, value in (("event", "referenceDeleted"), ("referenceName", "feature"), ("referenceType", "tag")):
         assert value not in detail[key]
+
+
+@pytest.mark.parametrize(("name", "looked_at"), [("bounded", 1), ("connected", 0)])
+def test_what_can_be_asked_is_looked_at_every_hour(
+    assembly: Assembly, otherwise: dict[str, Assembly], name: str, looked_at: int
+) -> None:
+    """CodeCommit's events are best effort; a connection's pushes are CodePipeline's own business."""
+    found = looks(assembly)
+    assert [rule["ScheduleExpression"] for rule in found] == ["rate(1 hour)"]
+    (target,) = found[0]["Targets"]
+    assert "StartRetraining" in json.dumps(target["Arn"])
+    assert told(json.loads(target["Input"])) == Look()
+    assert len(looks(otherwise[name])) == looked_at
+
+
+def looks(assembly: Assembly) -> list[dict[str, Any]]:
+    rules = assembly.resources("AWS::Events::Rule", REPOSITORY).values()
+    return [rule["Properties"] for rule in rules if "ScheduleExpression" in rule["Properties"]]
 
 
 def test_the_data_rule_lets_only_raw_data_through(assembly: Assembly) -> None:
@@ -137,8 +156,14 @@ def test_the_function_makes_schedules_in_its_own_group_and_lists_raw_data_only(a
     assert "Schedules" in schedules
     assert by_action["iam:PassRole"].conditions == {
         "StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}}  # fmt: skip
-    assert by_action["s3:ListBucket"].conditions == {"StringLike": {"s3:prefix": ["raw/*"]}}
-    assert not {action for action in by_action if action.startswith("s3:")} - {"s3:ListBucket"}
+    listed = [found for found in policies.of(assembly, "StartRetrainingRole") if "s3:ListBucket" in found.actions]
+    assert [found.conditions["StringLike"]["s3:prefix"] for found in listed] == [["source/routed.json"], ["raw/*"]]
+    assert {action for action in by_action if action.startswith("s3:")} == {
+        "s3:ListBucket", "s3:GetObject", "s3:PutObject"}  # fmt: skip
+    for action in ("s3:GetObject", "s3:PutObject"):
+        (kept,) = by_action[action].resources
+        assert "Artifacts" in kept
+        assert "/source/routed.json" in kept
 
 
 def test_a_models_schedule_comes_through_the_door(assembly: Assembly) -> None:
