@@ -50,7 +50,9 @@ NOT_AS_IN_AWS = (
      " refused."),
     ("alarms", "Evaluated by the rehearsal (dimensions, M of N, missing data, percentiles); metric math and anomaly"
      " detection are refused."),
-    ("CloudFormation's service role", "Enforced for the types listed below; other types are provisioned in-process."),
+    ("CloudFormation's service role", "Enforced for the types listed below, and for alarms and dashboards (the"
+     " calls of their handlers are decided before they are made); other types are provisioned in-process. A"
+     " dashboard's tags are not kept."),
     ("accounts", "As many as the assembly names. Across accounts a call takes the caller's own permission and the"
      " resource's policy for buckets, keys, topics, queues, functions, event buses and model package groups; the"
      " registries of AWS's images are not asked. Assets are published, and stacks deployed, as each account's"

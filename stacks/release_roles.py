@@ -35,6 +35,7 @@ from stacks.release_marks import NAMESPACE as MARKS
 from stacks.release_marks import has_dashboard
 from stacks.serving_scaling import DIMENSION, resource_id
 from stacks.serving_stack import VARIANT
+from stacks.tags import ENVIRONMENT, MODEL
 from stacks.training_roles import deliver_logs, trace
 
 
@@ -121,20 +122,27 @@ class ReleaseRoles(Construct):
             yield from self._update_scaling()
 
     def _update_alarms(self) -> Iterable[iam.PolicyStatement]:
+        """Without the tagging CloudFormation fails the resource: it no longer makes what it may not tag."""
         yield allow("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms",
-                    "cloudwatch:TagResource", "cloudwatch:UntagResource", "cloudwatch:ListTagsForResource",
                     on=self._alarms)  # fmt: skip
         page = f"arn:{Aws.PARTITION}:cloudwatch::{Aws.ACCOUNT_ID}:dashboard/{self._deployment.endpoint}"
         yield allow("cloudwatch:PutDashboard", "cloudwatch:GetDashboard", "cloudwatch:DeleteDashboards", on=page)
+        yield allow("cloudwatch:TagResource", "cloudwatch:UntagResource", "cloudwatch:ListTagsForResource",
+                    on=[self._alarms, page])  # fmt: skip
 
     def _update_scaling(self) -> Iterable[iam.PolicyStatement]:
         """Application Auto Scaling makes up the ids of scalable targets; its condition keys bind what they scale."""
         variants = {"StringEquals": {"application-autoscaling:service-namespace": "sagemaker",
                                      "application-autoscaling:scalable-dimension": DIMENSION}}  # fmt: skip
+        targets = arn(self, "application-autoscaling", "scalable-target/*")
         yield allow("application-autoscaling:RegisterScalableTarget",
                     "application-autoscaling:DeregisterScalableTarget", "application-autoscaling:PutScalingPolicy",
-                    "application-autoscaling:DeleteScalingPolicy",
-                    on=arn(self, "application-autoscaling", "scalable-target/*"), when=variants)  # fmt: skip
+                    "application-autoscaling:DeleteScalingPolicy", on=targets, when=variants)  # fmt: skip
+        # Tagging knows neither of those keys, but the tags that everything of this model and environment carries.
+        yield allow("application-autoscaling:TagResource", on=targets, when={"StringEquals": {
+            f"aws:RequestTag/{MODEL}": self._deployment.model.name,
+            f"aws:RequestTag/{ENVIRONMENT}": self._deployment.environment}})  # fmt: skip
+        yield allow("application-autoscaling:ListTagsForResource", on=targets)
         yield allow("application-autoscaling:DescribeScalableTargets",
                     "application-autoscaling:DescribeScalingPolicies", on="*")  # fmt: skip
         yield allow("sagemaker:UpdateEndpointWeightsAndCapacities", on=self._endpoint)

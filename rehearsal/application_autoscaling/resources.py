@@ -33,15 +33,26 @@ class ScalableTarget(_Made):
     attributes: ClassVar[frozenset[str]] = frozenset({"Id"})
 
     def create(self, properties: Params, stack: Stack) -> Provisioned:
-        if properties.get("ScheduledActions"):
-            raise Unsupported(f"{stack.logical_id}: ScheduledActions is not rehearsed")
-        given = {key: value for key, value in properties.items() if key not in ("ScheduledActions", "Tags")}
-        self._client(stack).register_scalable_target(**_typed("RegisterScalableTarget", given, stack))
+        self._register(properties, stack, Tags=_tags(properties, stack))
         made = "|".join(properties[name] for name in _IDENTITY)
         return Provisioned(made, {"Id": made})
 
     def update(self, physical_id: str, old: Params, new: Params, stack: Stack) -> Provisioned:
-        return self.create(new, stack)
+        """Tags of a target that is there have calls of their own."""
+        target, before, after = self._register(new, stack), _tags(old, stack), _tags(new, stack)
+        client = self._client(stack)
+        if changed := {key: value for key, value in after.items() if before.get(key) != value}:
+            client.tag_resource(ResourceARN=target, Tags=changed)
+        if gone := sorted(set(before) - set(after)):
+            client.untag_resource(ResourceARN=target, TagKeys=gone)
+        return Provisioned(physical_id, {"Id": physical_id})
+
+    def _register(self, properties: Params, stack: Stack, **tags: Any) -> str:
+        if properties.get("ScheduledActions"):
+            raise Unsupported(f"{stack.logical_id}: ScheduledActions is not rehearsed")
+        given = {key: value for key, value in properties.items() if key not in ("ScheduledActions", "Tags")}
+        typed = _typed("RegisterScalableTarget", given | tags, stack)
+        return str(self._client(stack).register_scalable_target(**typed)["ScalableTargetARN"])
 
     def delete(self, physical_id: str, properties: Params, stack: Stack) -> None:
         client = self._client(stack)
@@ -87,6 +98,10 @@ def resource_types(cloud: Cloud) -> dict[str, ResourceType]:
 def _identity(physical_id: str) -> dict[str, str]:
     """Resource, dimension and namespace out of a target's Ref."""
     return dict(zip(_IDENTITY, physical_id.split("|"), strict=True))
+
+
+def _tags(properties: Params, stack: Stack) -> dict[str, str]:
+    return {**stack.tags, **{tag["Key"]: str(tag["Value"]) for tag in properties.get("Tags", [])}}
 
 
 def _typed(operation: str, properties: Params, stack: Stack) -> Params:

@@ -12,13 +12,13 @@ from rehearsal.application_autoscaling import records, service_role, tracking
 from rehearsal.application_autoscaling.records import ACTIVITY, DIMENSION, NAMESPACE, POLICY, TARGET, Document
 from rehearsal.application_autoscaling.resources import resource_types
 from rehearsal.application_autoscaling.scaler import Scaler
+from rehearsal.application_autoscaling.tags import TAGGING, Tags, tagging
 from rehearsal.service import (
     Caller,
     Cloud,
     Params,
     Permission,
     ResourceType,
-    Service,
     ServiceError,
     Unsupported,
     arn,
@@ -30,7 +30,7 @@ _LIMITS: tuple[str, ...] = ("MinCapacity", "MaxCapacity", "SuspendedState")
 _HIDDEN = ("account", "region", "target", "count", "activity", "out_at", "out_to", "in_at")
 
 
-class ApplicationAutoScaling(Service):
+class ApplicationAutoScaling(Tags):
     name = "application-autoscaling"
 
     def __init__(self, cloud: Cloud) -> None:
@@ -51,11 +51,14 @@ class ApplicationAutoScaling(Service):
         action = f"application-autoscaling:{operation}"
         if not self.runs(operation):
             raise Unsupported(f"{action} is not rehearsed")
+        if operation in TAGGING:
+            return self.tag_permissions(operation, params)
         if operation not in _CHANGES:
             return [Permission(action)]
         _must_be_a_variant(params)
-        own = Permission(action, records.target_arn(caller, params["ResourceId"]), records.CONDITION_KEYS)
-        return [own, *self._implied(operation, params["ResourceId"], caller)]
+        target = records.target_arn(caller, params["ResourceId"])
+        own = Permission(action, target, records.CONDITION_KEYS)
+        return [own, *tagging(target, params.get("Tags", {})), *self._implied(operation, params["ResourceId"], caller)]
 
     def _implied(self, operation: str, resource: str, caller: Caller) -> list[Permission]:
         endpoint = arn("sagemaker", caller, f"endpoint/{records.variant_of(resource)[0]}")
@@ -80,6 +83,9 @@ class ApplicationAutoScaling(Service):
         if before is None:
             self._must_be_scalable(caller, resource)
             service_role.ensure(self.cloud, caller)
+        elif params.get("Tags"):
+            raise ServiceError("ValidationException", "The scalable target that you tried to tag already exists. To"
+                               " update tags on an existing scalable target, use the TagResource API.")  # fmt: skip
         target: Document = {
             **(before or {"CreationTime": time.time()}),
             **{name: params[name] for name in _LIMITS if name in params},
@@ -93,6 +99,7 @@ class ApplicationAutoScaling(Service):
         }
         _must_have_a_range(target)
         self.cloud.store.put(TARGET, key, target)
+        self.tag(made, params.get("Tags", {}))
         return {"ScalableTargetARN": made}
 
     def describe_scalable_targets(self, caller: Caller, params: Params) -> Params:
@@ -108,6 +115,7 @@ class ApplicationAutoScaling(Service):
         for made, policy in records.policies_of(self.cloud.store, key):
             self._delete_policy(made, policy, caller)
         self.cloud.store.delete(TARGET, key)
+        self.untag_all(records.target_arn(caller, resource))
         return {}
 
     # -- scaling policies -----------------------------------------------------------------------------------

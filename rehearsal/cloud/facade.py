@@ -21,6 +21,7 @@ from rehearsal.cloud import (
     decisions,
     encryption,
     implied_checks,
+    observability_types,
     persistence,
     provisioning,
     resource_policies,
@@ -75,6 +76,7 @@ class EmbeddedCloud:
         types = {name: kind for service in self.services for name, kind in service.resource_types().items()}
         provisioning.install({**lacking(self), **types}, self.emit, files.save)
         encryption.install()
+        observability_types.install(self.authorize)
         StateMachines(self.roles.assume, self.signed, self.roles.decide).install()
         Functions(self.roles).install()
         self._invocations = AsyncInvocations(self.store, time_scale)

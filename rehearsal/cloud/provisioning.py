@@ -80,17 +80,17 @@ class _Handler:
 
     def create(self, logical_id: str, properties: Params, stack_name: str) -> tuple[str, Params]:
         with self._remembered(stack_name, logical_id, self.kind.expected_id(properties), properties):
-            return _made(self.kind.create(properties, _stack(stack_name, logical_id)))
+            return _made(self.kind.create(properties, stack_of(stack_name, logical_id)))
 
     def update(
         self, physical_id: str, old: Params, new: Params, stack_name: str, logical_id: str
     ) -> tuple[str, Params]:
         takes_long = self.kind.expected_id(new) and not _rolls_back(stack_name)  # a rollback goes where none starts
         with self._remembered(stack_name, logical_id, physical_id if takes_long else "", new):
-            return _made(self.kind.update(physical_id, old, new, _stack(stack_name, logical_id)))
+            return _made(self.kind.update(physical_id, old, new, stack_of(stack_name, logical_id)))
 
     def delete(self, physical_id: str, properties: Params, logical_id: str | None) -> None:
-        self.kind.delete(physical_id, properties, _stack(_operation.get(), logical_id or ""))
+        self.kind.delete(physical_id, properties, stack_of(operating(), logical_id or ""))
 
     @contextlib.contextmanager
     def _remembered(self, stack_name: str, logical_id: str, physical_id: str, properties: Params) -> Iterator[None]:
@@ -121,12 +121,18 @@ def _made(provisioned: Provisioned) -> tuple[str, Params]:
     return provisioned.physical_id, {"Id": provisioned.physical_id, **provisioned.attributes}
 
 
-def _stack(name: str, logical_id: str) -> Stack:
+def stack_of(name: str, logical_id: str) -> Stack:
+    """The stack as handlers know it: on whose behalf, under which service role, with which tags."""
     record = cloudformation._stacks.get(name) or {}
     role = record.get("_role")
     tags = {tag["Key"]: tag["Value"] for tag in record.get("Tags") or []}
     by = role or f"arn:aws:iam::{get_account_id()}:root"
     return Stack(name, logical_id, Caller(get_account_id(), get_region(), by), role, tags)
+
+
+def operating() -> str:
+    """The name of the stack whose resources are being made in this context."""
+    return _operation.get()
 
 
 # -- operations ---------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -244,3 +245,44 @@ def test_who_registers_needs_what_is_done_in_their_name(cloud: Running, lacking:
                            aws_session_token=session["SessionToken"])  # fmt: skip
     with pytest.raises(ClientError, match=f"not authorized to perform: {lacking}"):
         scaling.register_scalable_target(**variant("any"), MinCapacity=1, MaxCapacity=2)
+
+
+TAGGING = "application-autoscaling:TagResource"
+
+
+def target_template(name: str, high: int, **tags: str) -> str:
+    given = [{"Key": key, "Value": value} for key, value in tags.items()]
+    properties = {**variant(name), "MinCapacity": 1, "MaxCapacity": high, "Tags": given}
+    return json.dumps({"Resources": {"Target": {"Type": "AWS::ApplicationAutoScaling::ScalableTarget",
+                                                "Properties": properties}}})  # fmt: skip
+
+
+def test_a_templates_target_is_tagged_as_the_stacks_role_and_not_made_without_the_grant(cloud: Running) -> None:
+    live(cloud, "tagged")
+    stacks, scaling = cloud.client("cloudformation"), cloud.client("application-autoscaling")
+    tagged = {"StringEquals": {"aws:RequestTag/team": ["us", "them"]}}
+    for name, more in (("untagged", []), ("tagged", [{"Action": TAGGING, "Resource": "*", "Condition": tagged}])):
+        allowed = {"Action": [*REGISTER, "iam:CreateServiceLinkedRole"], "Resource": "*"}
+        role = make_role(cloud, f"stack-{name}", "cloudformation.amazonaws.com", allowed, *more)
+        stacks.create_stack(StackName=name, TemplateBody=target_template("tagged", 2, team="us"), RoleARN=role,
+                            OnFailure="DO_NOTHING")  # fmt: skip
+        until(lambda name=name: _status(stacks, name) in ("CREATE_COMPLETE", "CREATE_FAILED"))
+    assert (_status(stacks, "untagged"), _status(stacks, "tagged")) == ("CREATE_FAILED", "CREATE_COMPLETE")
+    events = stacks.describe_stack_events(StackName="untagged")["StackEvents"]
+    assert any(f"not authorized to perform: {TAGGING}" in event.get("ResourceStatusReason", "") for event in events)
+    found = scaling.describe_scalable_targets(
+        ServiceNamespace="sagemaker", ResourceIds=[variant("tagged")["ResourceId"]]
+    )
+    made = found["ScalableTargets"][0]["ScalableTargetARN"]
+    assert scaling.list_tags_for_resource(ResourceARN=made)["Tags"] == {"team": "us"}
+    stacks.update_stack(StackName="tagged", TemplateBody=target_template("tagged", 3, team="them"), RoleARN=role)
+    until(lambda: _status(stacks, "tagged") == "UPDATE_COMPLETE")
+    assert scaling.list_tags_for_resource(ResourceARN=made)["Tags"] == {"team": "them"}
+    with pytest.raises(ClientError, match="use the TagResource API"):
+        scaling.register_scalable_target(**variant("tagged"), Tags={"team": "us"})
+    scaling.untag_resource(ResourceARN=made, TagKeys=["team"])
+    assert scaling.list_tags_for_resource(ResourceARN=made)["Tags"] == {}
+
+
+def _status(stacks: Any, name: str) -> str:
+    return str(stacks.describe_stacks(StackName=name)["Stacks"][0]["StackStatus"])

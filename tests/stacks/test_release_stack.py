@@ -160,7 +160,8 @@ def test_cloudformation_may_touch_only_this_endpoints_own_resources(
         if services & {"sagemaker", "cloudwatch"}:
             assert all(own.search(resource) for resource in statement.resources), statement
         elif services == {"application-autoscaling"}:
-            assert statement.conditions or all(":Describe" in action for action in statement.actions), statement
+            reads = all(re.search(":(Describe|ListTags)", action) for action in statement.actions)
+            assert statement.conditions or reads, statement
         else:
             assert all("*" not in resource for resource in statement.resources), statement
 
@@ -265,3 +266,26 @@ def test_the_reconciler_of_another_kind_of_endpoint_may_make_its_calls_and_no_ot
                for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
                if not action.startswith((*NOT_CALLS, "s3:ListBucket"))}  # fmt: skip
     assert granted == {_iam_action(state["Resource"]) for state in states if state["Type"] == "Task"}
+
+
+TAGS = {"AWS::CloudWatch::Alarm": "cloudwatch:TagResource", "AWS::CloudWatch::Dashboard": "cloudwatch:TagResource",
+        "AWS::ApplicationAutoScaling::ScalableTarget": "application-autoscaling:TagResource",
+        **{f"AWS::SageMaker::{kind}": "sagemaker:AddTags" for kind in ("Model", "EndpointConfig", "Endpoint")},
+        }  # fmt: skip
+
+
+def test_what_the_serving_stack_tags_its_role_may_tag(assembly: Assembly, stack: str) -> None:
+    serving = assembly.templates[stack.replace("Release", "Serving")]["Resources"]
+    tagged = {found["Type"]: found["Properties"]["Tags"] for found in serving.values() if "Tags" in found["Properties"]}
+    for kind, tags in tagged.items():
+        granted = granting(assembly, stack, "RolesUpdate", TAGS[kind])
+        assert any(TAGGED_ON.get(kind, kind.rpartition(":")[2].lower()) in resource.lower()
+                   for found in granted for resource in found.resources), kind  # fmt: skip
+        wanted = {key.partition("/")[2]: value for found in granted
+                  for key, value in found.conditions.get("StringEquals", {}).items()}  # fmt: skip
+        if kind == "AWS::ApplicationAutoScaling::ScalableTarget":
+            assert wanted.items() <= {tag["Key"]: tag["Value"] for tag in tags}.items()
+
+
+TAGGED_ON = {"AWS::ApplicationAutoScaling::ScalableTarget": ":scalable-target/",
+             "AWS::SageMaker::EndpointConfig": "endpoint-config/"}  # fmt: skip
