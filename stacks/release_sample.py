@@ -24,7 +24,9 @@ REQUEST, RECORDED = "$wanted.facts.sample_request", "$wanted.facts.sample_answer
 SEND = "Send the sample request"
 ANSWERED = "Is there an answer?"
 FAULT = "Is it the version's fault?"
-OTHERS_FAULT = "/AccessDenied|not authorized|Throttl|ServiceUnavailable|SdkClient/"
+VERSIONS_FAULT = r"/^(States\.DataLimitExceeded|S3\.NoSuchKey|SageMakerRuntime\.(ModelError|ValidationError))/"
+"""What only another version can heal: anything else may be over in an hour, and a rejection is for good."""
+ENDPOINT_GONE = r"/^SageMakerRuntime\.ValidationError.*[Ee]ndpoint .*not found/"
 RELATIVE, ABSOLUTE = "0.001", "0.000001"
 """By how much a number of the answer may differ from the recorded one: another instance type rounds differently."""
 ANSWER_SECONDS, ANSWER_ATTEMPTS = 10, 60
@@ -75,8 +77,9 @@ def sample(deployment: Deployment, then: str) -> dict[str, State]:
             when(OTHER_NUMBERS, REJECT, reason=expression(f"{told} differs, ' & {shown}")),
             otherwise(then)),
         FAULT: choice(
-            when(f"$contains($problem, {OTHERS_FAULT})", TELL_STOPPED),
-            otherwise(REJECT, reason=expression("'The smoke test failed: ' & $problem"))),
+            when(f"$contains($problem, {VERSIONS_FAULT}) and $not($contains($problem, {ENDPOINT_GONE}))", REJECT,
+                 reason=expression("'The smoke test failed: ' & $problem")),
+            otherwise(TELL_STOPPED)),
     }  # fmt: skip
 
 

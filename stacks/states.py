@@ -10,9 +10,11 @@ State = dict[str, Any]
 TRANSIENT = (
     "ThrottlingException", "TooManyRequestsException", "ServiceUnavailableException", "InternalServerException",
     "InternalServiceException", "SdkClientException", "ConcurrentRunsExceededException",
-    "ResourceLimitExceededException", "SlowDownException", "KmsThrottlingException",
+    "ResourceLimitExceededException", "SlowDownException", "KmsThrottlingException", "KMSThrottlingException",
+    "ThrottledException", "InternalErrorException", "InternalFailureException", "InternalDependencyException",
+    "ModelNotReadyException",
 )  # fmt: skip
-"""Faults that go away by waiting, as the services' names for them end."""
+"""Faults that go away by waiting, as Step Functions names them: each name ends in Exception, whatever the API says."""
 _UNNAMED = {
     "sagemaker": ("SageMaker.AmazonSageMakerException", "SageMaker.SageMakerException"),
     "glue": ("Glue.AWSGlueException", "Glue.GlueException"), "s3": ("S3.S3Exception",),
