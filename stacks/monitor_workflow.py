@@ -21,7 +21,7 @@ SUBSTITUTIONS = ("Data", "Traffic", "Artifacts", "Key", "Topic", "FeatureJob", "
 """What the definition leaves to CloudFormation: names of buckets, job and endpoint, ARNs, the image."""
 NAMESPACE = "Pushline"
 DAYS = 7
-"""A week of requests: fewer days are not like the training window, since weekdays differ."""
+"""A week of requests: fewer days are not like the weeks of training, since weekdays differ. A job takes no more."""
 VOLUME_GB = 30
 VARIANT = "AllTraffic"
 # The live version's own code watches it: that is in its archive, and a job takes only ten inputs.
@@ -39,7 +39,7 @@ _ADVICE = {
 }
 _OTHERWISE = "Nothing was measured this time; the next scheduled run tries again."
 _LAST_DAYS = (
-    f"[0..{DAYS - 1}].$fromMillis($toMillis($states.context.Execution.StartTime) - $ * 86400000,"
+    f"[0..{DAYS}].$fromMillis($toMillis($states.context.Execution.StartTime) - $ * 86400000,"
     " '[Y0001]/[M01]/[D01]')"
 )  # fmt: skip
 
@@ -60,13 +60,12 @@ def _live(model: Model) -> dict[str, State]:
     package, container = "$states.result", "$states.result.InferenceSpecification.Containers[0]"
     metadata = f"{package}.CustomerMetadataProperties"
     live = {"arn": f"{package}.ModelPackageArn", "version": f"{package}.ModelPackageVersion",
-            "created": f"{package}.CreationTime", "model_data": f"{container}.ModelDataUrl",
-            "metric": f"{metadata}.metric",
+            "model_data": f"{container}.ModelDataUrl", "metric": f"{metadata}.metric",
             "lineage": f"$substringAfter({metadata}.lineage, 's3://${{Artifacts}}/')"}  # fmt: skip
     return {
         "FindLive": _task("FindLive", "aws-sdk:sagemaker:listModelPackages", newest, "HasLive",
                           Output=expression("$append($states.result.ModelPackageSummaryList, [{}])[0]"),
-                          Assign={"run": expression(run), "as_of": None}),
+                          Assign={"run": expression(run), "as_of": None, "failure": None}),
         "HasLive": {
             "Type": "Choice", "Default": "NothingLive",
             "Choices": [{"Condition": expression("$exists($states.input.ModelPackageArn)"), "Next": "DescribeLive"}],
@@ -94,7 +93,6 @@ def _labels(model: Model) -> dict[str, State]:
     # "0" sorts right after "/": the cut-off day's own folder is left out.
     later = {"Bucket": "${Data}", "Prefix": prefix, "Delimiter": "/",
              "StartAfter": expression(f"'{prefix}dt=' & $trained.as_of & '0'")}  # fmt: skip
-    newest = "$substringBefore($substringAfter($append([], $states.result.CommonPrefixes)[-1].Prefix, '/dt='), '/')"
     platform = {
         "--scriptLocation": "$trained.features.script_uri", "--extra-py-files": "$trained.features.modules_uri",
         "--raw": f"'s3://${{Data}}/{prefix}'",
@@ -105,13 +103,30 @@ def _labels(model: Model) -> dict[str, State]:
     features = {"JobName": "${FeatureJob}",
                 "Arguments": expression(f"$merge([$trained.features.arguments, {{{given}}}])")}  # fmt: skip
     return {
-        "FindNewData": _task("FindNewData", "aws-sdk:s3:listObjectsV2", later, "HasNewLabels", Assign={
-            "as_of": expression(f"$exists($states.result.CommonPrefixes[0]) ? {newest} : null")}),
+        "FindNewData": _task("FindNewData", "aws-sdk:s3:listObjectsV2", later, "HasNewLabels",
+                             Assign={"as_of": expression(_NEWEST_DAY)}),
         "HasNewLabels": {"Type": "Choice", "Default": "FindCaptured",
                          "Choices": [{"Condition": expression("$as_of != null"), "Next": "BuildFeatures"}]},
         # The model's own features.py labels the days that landed since: their holdout was never trained on.
-        "BuildFeatures": _task("BuildFeatures", "glue:startJobRun.sync", features, "FindCaptured"),
+        **_unlabelled(model, features),
     }  # fmt: skip
+
+
+_NEWEST_DAY = """(
+  $tomorrow := $fromMillis($toMillis($states.context.Execution.StartTime) + 86400000, '[Y0001]-[M01]-[D01]');
+  $found := $append([], $states.result.CommonPrefixes).$substringBefore($substringAfter(Prefix, '/dt='), '/');
+  $days := [$found[$contains($, /^[0-9]{4}-[0-9]{2}-[0-9]{2}$/) and $ <= $tomorrow]];
+  $count($days) > 0 ? $days[-1] : null
+)"""
+"""Somewhere it is tomorrow already; a day after that is a mistake, and would hide all labels to come."""
+
+
+def _unlabelled(model: Model, features: Mapping[str, Any]) -> dict[str, State]:
+    """Features that can't be built leave quality unwatched; requests and answers are compared all the same."""
+    build, notify = task("glue:startJobRun.sync", features, "FindCaptured"), _notify(model, "FindCaptured")
+    told = {"failure": _told("BuildFeatures"), "as_of": None}
+    build["Catch"] = [{"ErrorEquals": ["States.ALL"], "Assign": told, "Next": "NotifyUnlabelled"}]
+    return {"BuildFeatures": build, "NotifyUnlabelled": notify}
 
 
 def _captured(model: Model) -> dict[str, State]:
@@ -119,7 +134,8 @@ def _captured(model: Model) -> dict[str, State]:
     look = task("aws-sdk:s3:listObjectsV2", {"Bucket": "${Traffic}", "Prefix": expression(day), "MaxKeys": 1}, "",
                 Output=expression("{'day': $states.input, 'found': $states.result.KeyCount > 0}"))  # fmt: skip
     del look["Next"]
-    found = "[$states.result[found = true].day]"
+    # Today is not over: its requests count while the whole days before it are no week.
+    found = f"($found := [$states.result[found = true].day]; $count($found) > {DAYS} ? $found[[1..{DAYS}]] : $found)"
     days: State = {
         "Type": "Map", "Items": expression(_LAST_DAYS), "MaxConcurrency": 1, "Next": "HasAnything",
         "ItemProcessor": {"ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "IsDayCaptured",
@@ -145,7 +161,7 @@ def _watch(model: Model, vpc: bool) -> dict[str, State]:
     job = {
         "ProcessingJobName": expression("$run"), "RoleArn": "${JobRole}",
         "AppSpecification": {"ImageUri": "${Image}", "ContainerEntrypoint": ["/bin/bash", "-c", _UNPACK_AND_MONITOR]},
-        "Environment": {"REFERENCE": expression("$trained.reference"), "SINCE": expression("$live.created")},
+        "Environment": {"REFERENCE": expression("$trained.reference")},
         "ProcessingInputs": expression(_inputs(model)),
         "ProcessingOutputConfig": {"KmsKeyId": "${Key}", "Outputs": [{"OutputName": "report", "S3Output": stored}]},
         "ProcessingResources": {"ClusterConfig": cluster},
@@ -187,22 +203,26 @@ def _publish(model: Model) -> dict[str, State]:
                                 {"Namespace": NAMESPACE, "MetricData": expression(data)}, "Watched"),
         "Watched": {"Type": "Succeed", "Output": {
             "version": expression("$live.version"), "metrics": expression("$metrics"),
+            "unlabelled": expression("$failure"),
             "report": expression(f"'s3://${{Artifacts}}/' & {_report(model, 'report.json')}")}},
     }  # fmt: skip
 
 
 def _failure(model: Model) -> dict[str, State]:
+    cause = "$failure.step & ': ' & $failure.reason & ' Log: ' & $failure.log & '. ' & $failure.advice"
+    return {
+        "NotifyFailure": _notify(model, "Failed"),
+        "Failed": {"Type": "Fail", "Error": expression("$failure.error"), "Cause": expression(cause)},
+    }
+
+
+def _notify(model: Model, then: str) -> State:
+    """Tell what failed and go on, also when the message can't be sent."""
     lines = [f"'Watching {model.name} failed at ' & $failure.step & '.'", "'Why: ' & $failure.reason",
              "'Log: ' & $failure.log", "'What to do: ' & $failure.advice", "'Run ' & $run"]  # fmt: skip
     message = {"TopicArn": "${Topic}", "Subject": f"{model.name}: monitoring failed",
-               "Message": expression(f"$join([{', '.join(lines)}], '\\n')")}  # fmt: skip
-    notify = task("sns:publish", message, "Failed")
-    notify["Catch"] = [{"ErrorEquals": ["States.ALL"], "Next": "Failed"}]
-    cause = "$failure.step & ': ' & $failure.reason & ' Log: ' & $failure.log & '. ' & $failure.advice"
-    return {
-        "NotifyFailure": notify,
-        "Failed": {"Type": "Fail", "Error": expression("$failure.error"), "Cause": expression(cause)},
-    }
+               "Message": expression(f"$join([{', '.join(lines)}], '\n')")}  # fmt: skip
+    return task("sns:publish", message, then, Catch=[{"ErrorEquals": ["States.ALL"], "Next": then}])
 
 
 def _task(step: str, resource: str, arguments: Mapping[str, Any], then: str, **more: Any) -> State:
@@ -211,7 +231,10 @@ def _task(step: str, resource: str, arguments: Mapping[str, Any], then: str, **m
 
 def _caught(step: str) -> State:
     """A failure is told with its step, its log and what to do."""
-    failure = {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(REASON),
-               "log": _LOGS.get(step, "the state machine's execution history"),
-               "advice": _ADVICE.get(step, _OTHERWISE)}  # fmt: skip
-    return {"Catch": [{"ErrorEquals": ["States.ALL"], "Assign": {"failure": failure}, "Next": "NotifyFailure"}]}
+    return {"Catch": [{"ErrorEquals": ["States.ALL"], "Assign": {"failure": _told(step)}, "Next": "NotifyFailure"}]}
+
+
+def _told(step: str) -> dict[str, str]:
+    return {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(REASON),
+            "log": _LOGS.get(step, "the state machine's execution history"),
+            "advice": _ADVICE.get(step, _OTHERWISE)}  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ def evaluate(text: str, states: Mapping[str, Any], variables: Mapping[str, Any])
     def run(source: str) -> Any:
         parsed = jsonata.Jsonata.jsonata(source)
         parsed.register_lambda("parse", _parse)
+        parsed.register_lambda("hash", _hash)
         return parsed.evaluate(None, dict(bindings))
 
     value = run(text)
@@ -57,6 +59,10 @@ def _parse(text: str) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
+
+
+def _hash(text: str, algorithm: str) -> str:
+    return hashlib.new(algorithm.replace("-", ""), text.encode()).hexdigest()
 
 
 def fill(template: Any, states: Mapping[str, Any], variables: Mapping[str, Any]) -> Any:
@@ -82,11 +88,15 @@ def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, A
         }
     }
     while current:
-        execution.states.append(current)
-        state = definition["States"][current]
-        seen = {"input": given, "context": {**context, "State": {"Name": current, "EnteredTime": ENTERED}}}
-        current, given = _step(current, state, seen, execution, answers)
+        current, given = _enter(definition["States"], current, given, context, execution, answers)
     return execution
+
+
+def _enter(states: Mapping[str, Any], name: str, given: Any, context: Mapping[str, Any], execution: Execution,
+           answers: Mapping[str, Any]) -> tuple[str, Any]:  # fmt: skip
+    execution.states.append(name)
+    seen = {"input": given, "context": {**context, "State": {"Name": name, "EnteredTime": ENTERED}}}
+    return _step(name, states[name], seen, execution, answers)
 
 
 def _step(name: str, state: Mapping[str, Any], seen: dict[str, Any], execution: Execution,
@@ -100,6 +110,8 @@ def _step(name: str, state: Mapping[str, Any], seen: dict[str, Any], execution: 
         return "", None
     if kind == "Task":
         return _call(name, state, seen, execution, answers)
+    if kind == "Map":
+        return _map(name, state, seen, execution, answers)
     output = fill(state["Output"], seen, execution.variables) if "Output" in state else seen["input"]
     _assign(state, seen, execution)
     if kind == "Succeed":
@@ -121,18 +133,43 @@ def _choose(state: Mapping[str, Any], seen: dict[str, Any], execution: Execution
 
 def _call(name: str, state: Mapping[str, Any], seen: dict[str, Any], execution: Execution,
           answers: Mapping[str, Any]) -> tuple[str, Any]:  # fmt: skip
-    try:
+    def result() -> Any:
         arguments = execution.arguments[name] = fill(state["Arguments"], seen, execution.variables)
         answer = answers.get(name, {})
-        result = answer(arguments) if callable(answer) else answer
-        if isinstance(result, Exception):
-            raise result
-        seen = {**seen, "result": result}
-        output = fill(state["Output"], seen, execution.variables) if "Output" in state else result
+        found = answer(arguments) if callable(answer) else answer
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    return _ended(state, seen, execution, result)
+
+
+def _map(name: str, state: Mapping[str, Any], seen: dict[str, Any], execution: Execution,
+         answers: Mapping[str, Any]) -> tuple[str, Any]:  # fmt: skip
+    """One item after the other; what fails within and is not caught there fails the map."""
+    inner = state["ItemProcessor"]
+
+    def each(item: Any) -> Any:
+        current, given = inner["StartAt"], item
+        while current:
+            current, given = _enter(inner["States"], current, given, seen["context"], execution, answers)
+        return given
+
+    return _ended(state, seen, execution,
+                  lambda: [each(item) for item in fill(state["Items"], seen, execution.variables)])  # fmt: skip
+
+
+def _ended(state: Mapping[str, Any], seen: dict[str, Any], execution: Execution,
+           result: Callable[[], Any]) -> tuple[str, Any]:  # fmt: skip
+    try:
+        seen = {**seen, "result": result()}
+        output = fill(state["Output"], seen, execution.variables) if "Output" in state else seen["result"]
         _assign(state, seen, execution)
     except Exception as failed:
+        if "Catch" not in state:
+            raise
         return _caught(state, seen, execution, failed)
-    return state["Next"], output
+    return "" if state.get("End") else state["Next"], output
 
 
 def _caught(state: Mapping[str, Any], seen: dict[str, Any], execution: Execution, failed: Exception) -> tuple[str, Any]:
