@@ -308,8 +308,8 @@ def replay(
     ],
     last: Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD.")],
     step: Annotated[str, typer.Option(help="Days or weeks that arrive at a time, such as 7d.")] = "7d",
+    triggers: Annotated[str, typer.Option(help="What may retrain the model, of these.")] = "schedule,data,drift",
     state_dir: StateDir = Path(".rehearsal-replay"),
-    cdk_out: Path = Path("cdk.out"),
     repository: Annotated[Path, typer.Option(help="The git repository that is cloned and pushed.")] = Path("."),
     plot: Annotated[Path | None, typer.Option(help="Where the plot goes (default: in the state directory).")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded cloud running.")] = False,
@@ -320,9 +320,9 @@ def replay(
     """Let data arrive step by step, with requests and labels, and hold the live model against a frozen first one."""
     from rehearsal.replay import plan, report, story
 
-    asked = plan.plan(model, first, last, step)
+    asked = plan.plan(model, first, last, step, triggers)
     try:
-        told = story.replay(asked, state_dir, cdk_out, repository, console, time_scale, timeout)
+        told = story.replay(asked, state_dir, repository, console, time_scale, timeout)
     finally:
         if not keep:
             server.down(state_dir)

@@ -36,6 +36,7 @@ def wait(
     timeout: float,
     console: Console,
     since: float | None = None,
+    poll_seconds: float = _POLL_SECONDS,
 ) -> Outcome:
     """Block until the models' pipelines and releases rest, at most `timeout` seconds.
 
@@ -57,7 +58,7 @@ def wait(
             if now - start > timeout and quiet_since is None:  # quiet is only being confirmed: not a timeout
                 outcome.timed_out = True
                 break
-            time.sleep(_POLL_SECONDS)
+            time.sleep(poll_seconds)
     outcome.failures = [failure for model in parts for failure in failures(client_of, model)]
     return outcome
 

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from rehearsal.replay.plan import Plan, Refused
+from rehearsal.replay.plan import TRIGGERS, Plan, Refused
 
 Record = dict[str, Any]
 
@@ -15,8 +15,8 @@ Record = dict[str, Any]
 class Journal:
     """One JSON file per model; every change is written whole before the next thing is done.
 
-    A step's record has `live` and `frozen` once its requests were answered, and `finished` once its data landed and
-    everything that followed came to rest.
+    A step's record has `live` and `frozen` once its requests were answered, `landed_at` (epoch seconds) from the moment
+    its data begins to land, and `finished` once everything that followed came to rest.
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:
@@ -51,9 +51,10 @@ class Journal:
 
     def _read(self, plan: Plan) -> Record:
         asked = {"model": plan.model, "from": plan.first.isoformat(), "days": plan.days}
+        asked["triggers"] = ",".join(plan.triggers)
         if not self._path.is_file():
             return {**asked, "frozen": None, "steps": []}
-        found: Record = json.loads(self._path.read_text())
+        found: Record = {"triggers": ",".join(TRIGGERS), **json.loads(self._path.read_text())}
         if begun := {key: found[key] for key in asked if found[key] != asked[key]}:
             told = ", ".join(f"{key} {value}" for key, value in begun.items())
             raise Refused(f"{self._path} holds a replay with {told}; go on with that, or choose another --state-dir")

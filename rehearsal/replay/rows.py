@@ -103,7 +103,8 @@ def labelled(folder: ModelFolder, raw: Path, step: Step, work: Path) -> Labelled
     if HOLDOUT_DAYS in folder.arguments:
         given[HOLDOUT_DAYS] = str(step.days)
     arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
-    command = [str(interpreter("glue-5.1")), str(folder.path / folder.features), *arguments]
+    # Made ahead it runs beside the cloud's own jobs, which are what is waited for.
+    command = ["nice", str(interpreter("glue-5.1")), str(folder.path / folder.features), *arguments]
     _run(command, folder.features, folder, _spark_variables(folder, work))
     found = _read(folder, output / "holdout")
     shutil.rmtree(work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from rehearsal import arrivals, assembly, predictions, server, waiting
 from rehearsal import state_dir as state
 from rehearsal.connection import look, repository_url
 from rehearsal.landscape import ClientOf, Landscape, ModelParts, NotDeployed, in_place
+from rehearsal.replay import clone
 from rehearsal.replay.plan import Plan, Refused
 from rehearsal.replay.rows import ModelFolder, days, read_folder, write_raw
 
@@ -63,7 +63,9 @@ class Stage:
         quiet = 0
         while quiet < QUIET_ROUNDS:
             left = max(1.0, deadline - time.monotonic())
-            outcome = waiting.wait(self.client_of, self.landscape, [self.folder.name], left, self.console, since=began)
+            outcome = waiting.wait(
+                self.client_of, self.landscape, [self.folder.name], left, self.console, began, POLL_SECONDS
+            )
             if outcome.timed_out or time.monotonic() > deadline:
                 raise Refused(
                     f"{self.folder.name} did not come to rest in {self.timeout:g} s; the same command goes on from here"
@@ -71,40 +73,43 @@ class Stage:
             quiet = 0 if pending() else quiet + 1
 
 
+POLL_SECONDS = 2.0
+"""A step takes minutes: asking more often takes more from the jobs than it gains."""
 QUIET_ROUNDS = 2
 """Between an object and the schedule that waits for more of them lies a function's cold start."""
 
 
-def set_up(
-    plan: Plan, state_dir: Path, cdk_out: Path, repository: Path, console: Console, time_scale: float, timeout: float
-) -> Stage:
+def set_up(plan: Plan, state_dir: Path, repository: Path, console: Console, time_scale: float, timeout: float) -> Stage:
     """Everything up to the first champion, which is trained on the data of before the first day."""
     state.require_git()
     state.prepare(state_dir)
     at = server.up(state_dir, port=0, time_scale=time_scale)
-    if plan.model not in look(at)[1].models:
-        _deploy(at, cdk_out, plan.model, console)
+    repository_clone, raw = state_dir / "clone", state_dir / "replay" / plan.model / "raw"
+    for said in clone.make(repository, repository_clone, plan, at.time_scale):
+        console.print(f"only in this replay: {said}", highlight=False)
+    if not (raw.parent / "deployed").is_file():
+        _deploy(at, repository_clone, plan.model, console)
+        raw.parent.mkdir(parents=True, exist_ok=True)
+        (raw.parent / "deployed").touch()
     client_of, landscape = look(at)
     if not landscape.model(plan.model).endpoints:
         raise NotDeployed(f"{plan.model} has no endpoint; a replay asks one")
-    clone = state_dir / "clone"
-    if not clone.is_dir():
-        _git(Path("."), "clone", "--quiet", "--no-hardlinks", f"file://{repository.resolve()}", str(clone))
-    raw = state_dir / "replay" / plan.model / "raw"
-    stage = Stage(at, client_of, landscape, read_folder(clone, plan.model), raw, console, timeout)
+    stage = Stage(at, client_of, landscape, read_folder(repository_clone, plan.model), raw, console, timeout)
     with console.status(f"{plan.model}: sample data of {plan.last.year}"):
         write_raw(stage.folder, raw, plan.last)
     _first_champion(stage, plan)
     return stage
 
 
-def _deploy(at: server.Running, cdk_out: Path, model: str, console: Console) -> None:
+def _deploy(at: server.Running, repository_clone: Path, model: str, console: Console) -> None:
     """The shared stacks and the model's own: a push retrains what is deployed, and others have no data here."""
 
     def concerns(stack: assembly.StackArtifact) -> bool:
         outputs = stack.template.get("Outputs", {})
         return str(outputs.get("Model", {}).get("Value", model)) == model
 
+    with console.status("the templates of the replay's clone"):
+        cdk_out = clone.synthesize(repository_clone)
     assembly.deploy(at, cdk_out, console, concerns)
 
 
@@ -116,16 +121,11 @@ def _first_champion(stage: Stage, plan: Plan) -> None:
         stage.console.rule(f"The first champion, trained on data through {plan.eve}", align="left")
     began = time.time()
     stage.land(plan.eve.isoformat())
-    _git(stage.folder.repository, "push", "--quiet", repository_url(stage.at, stage.landscape), "HEAD:refs/heads/main")
+    url = repository_url(stage.at, stage.landscape)
+    clone.git(stage.folder.repository, "push", "--quiet", url, "HEAD:refs/heads/main")
     stage.settle(began, list)
     try:
         stage.live()
     except predictions.NoPrediction:
         told = "; ".join(waiting.failures(stage.client_of, stage.parts)) or "nothing was approved"
         raise Refused(f"there is no first champion: {told}") from None
-
-
-def _git(folder: Path, *arguments: str) -> None:
-    finished = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
-    if finished.returncode:
-        raise Refused(f"git {arguments[0]} failed: {finished.stderr.strip()}")

@@ -6,6 +6,7 @@ A step's data lands only after its requests were answered, so no live answer com
 from __future__ import annotations
 
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -36,8 +37,11 @@ class World(Protocol):
 
     def frozen(self, first: Record, rows: Labelled) -> Answers: ...
 
-    def land(self, step: Step) -> Record:
-        """Let the step's data arrive and wait until all that follows rests; what happened."""
+    def land(self, step: Step, began: float) -> Record:
+        """Let the step's data arrive and wait until all that follows rests; what happened since `began` (epoch)."""
+
+    def ahead(self, step: Step) -> None:
+        """This step's rows will be wanted next: make them while something else is waited for."""
 
 
 class Rehearsed:
@@ -46,6 +50,8 @@ class Rehearsed:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self.metric, self.maximize = stage.folder.metric, stage.folder.maximize
+        self._worker = ThreadPoolExecutor(1, "rows")
+        self._rows: dict[int, Future[Labelled]] = {}
 
     @property
     def _frozen_name(self) -> str:
@@ -56,7 +62,11 @@ class Rehearsed:
 
     def rows(self, step: Step) -> Labelled:
         with self._stage.console.status(f"{step.since} to {step.through}: requests, by the model's own features"):
-            return labelled(self._stage.folder, self._stage.raw, step, self._stage.work / "features")
+            made = self._rows.pop(step.number, None)
+            return made.result() if made else self._labelled(step)
+
+    def _labelled(self, step: Step) -> Labelled:
+        return labelled(self._stage.folder, self._stage.raw, step, self._stage.work / "features")
 
     def live(self, rows: Labelled) -> Answers:
         return ask(self._stage.live()[1], rows.requests)
@@ -64,23 +74,27 @@ class Rehearsed:
     def frozen(self, first: Record, rows: Labelled) -> Answers:
         return ask(frozen.serve(self._stage.serving, self._frozen_name, first), rows.requests)
 
-    def land(self, step: Step) -> Record:
-        stage, began = self._stage, time.time()
+    def land(self, step: Step, began: float) -> Record:
+        stage = self._stage
         objects = stage.land(step.through.isoformat())
         stage.settle(began, lambda: happened.waiting(stage.client_of, stage.folder.name))
         found = happened.since(stage.client_of, stage.parts, began, self.metric)
         return {"objects": objects, **found, "live_after": stage.live()[0]}
 
+    def ahead(self, step: Step) -> None:
+        self._rows = {step.number: self._worker.submit(self._labelled, step)}
+
     def close(self) -> None:
+        self._worker.shutdown()
         frozen.remove(self._stage.serving, self._frozen_name)
 
 
 def replay(
-    plan: Plan, state_dir: Path, cdk_out: Path, repository: Path, console: Console, time_scale: float, timeout: float
+    plan: Plan, state_dir: Path, repository: Path, console: Console, time_scale: float, timeout: float
 ) -> Record:
     """The whole replay, or what is left of it; the report's document."""
     journal = Journal(state_dir / "replay" / f"{plan.model}.json", plan)
-    world = Rehearsed(set_up(plan, state_dir, cdk_out, repository, console, time_scale, timeout))
+    world = Rehearsed(set_up(plan, state_dir, repository, console, time_scale, timeout))
     tell(plan, journal, world, console)
     world.close()
     return told(plan, journal, world)
@@ -93,10 +107,10 @@ def tell(plan: Plan, journal: Journal, world: World, console: Console) -> None:
     if first is None:
         journal.freeze(first := world.champion())
     steps = list(plan.steps())
-    for step in steps:
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
         if not journal.step(step.number).get("finished"):
             console.rule(f"step {step.number} of {len(steps)}: {step.since} to {step.through}", align="left")
-            _play(step, first, journal, world, console)
+            _play(step, after, first, journal, world, console)
 
 
 def told(plan: Plan, journal: Journal, world: World) -> Record:
@@ -105,13 +119,17 @@ def told(plan: Plan, journal: Journal, world: World) -> Record:
     return document(plan.model, world.metric, world.maximize, journal.steps, str(first.get("version", "")))
 
 
-def _play(step: Step, first: Record, journal: Journal, world: World, console: Console) -> None:
+def _play(step: Step, after: Step | None, first: Record, journal: Journal, world: World, console: Console) -> None:
     began = time.time()
     record = journal.step(step.number)
     if "live" not in record:  # a step that was interrupted later was answered before its data landed: that stands
         record = journal.note(step.number, **_answered(step, first, world))
     console.print(_line(world.metric, record), highlight=False)
-    happening = world.land(step)
+    if "landed_at" not in record:  # what a landing brought before it was interrupted is this step's, too
+        record = journal.note(step.number, landed_at=time.time())
+    if after is not None:
+        world.ahead(after)
+    happening = world.land(step, record["landed_at"])
     journal.note(step.number, **happening, seconds=round(time.time() - began, 1), finished=True)
     console.print(f"  version {happening['live_after']} is live now", highlight=False)
 

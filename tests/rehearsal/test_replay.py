@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,13 @@ class Killed(BaseException):
 
 
 class Script:
-    """A world that writes down in which order it was used, and can end at any call."""
+    """A world that writes down in which order it was used, and can end at any call; its cloud outlives it."""
 
     metric, maximize = "mae", False
 
-    def __init__(self, dies_at: str = "") -> None:
+    def __init__(self, dies_at: str = "", cloud: list[tuple[float, Record]] | None = None) -> None:
         self.did: list[str] = []
+        self.cloud = [] if cloud is None else cloud
         self._dies_at, self._version = dies_at, 1
 
     def champion(self) -> Record:
@@ -79,10 +81,16 @@ class Script:
     def frozen(self, first: Record, rows: Labelled) -> Answers:
         return self._do("frozen", Answers([2.0, 3.0], {first["version"]: 2}))
 
-    def land(self, step: Step) -> Record:
-        run = {"trigger": "data", "status": "Succeeded", "execution": "e", "stage": None, "reason": None}
-        found = {"objects": 7, "retrainings": [run], "versions": [], "live_after": str(step.number + 1)}
-        return self._do(f"land {step.number}", found)
+    def ahead(self, step: Step) -> None:
+        self._do(f"ahead {step.number}", None)
+
+    def land(self, step: Step, began: float) -> Record:
+        self._do(f"put {step.number}", None)
+        run = {"trigger": "data", "status": "Succeeded", "execution": f"{step.number}", "stage": None, "reason": None}
+        if all(known["execution"] != run["execution"] for _, known in self.cloud):  # what has landed retrains once
+            self.cloud.append((time.time(), run))
+        found = {"objects": 7, "retrainings": [run for at, run in self.cloud if at >= began], "versions": []}
+        return self._do(f"land {step.number}", {**found, "live_after": str(step.number + 1)})
 
     def _do(self, what: str, result: Any) -> Any:
         if what == self._dies_at:
@@ -100,36 +108,52 @@ def told(path: Path, world: Script, which: Plan = THREE) -> Record:
 def test_a_steps_data_lands_only_after_its_requests_were_answered(tmp_path: Path) -> None:
     world = Script()
     told(tmp_path / "j.json", world)
-    assert world.did == ["champion", *(w for n in "123" for w in (f"rows {n}", "live", "frozen", f"land {n}"))]
+    assert [did for did in world.did if not did.startswith("ahead")] == [
+        "champion",
+        *(did for n in "123" for did in (f"rows {n}", "live", "frozen", f"put {n}", f"land {n}")),
+    ]
+
+
+def test_the_next_steps_requests_are_made_while_a_steps_data_is_worked_on(tmp_path: Path) -> None:
+    world = Script()
+    told(tmp_path / "j.json", world)
+    begun = [world.did.index(f"ahead {n}") for n in "23"]
+    assert begun == [world.did.index(f"put {n}") - 1 for n in "12"]
+    assert "ahead 4" not in world.did
 
 
 @pytest.mark.parametrize(
     ("dies_at", "then"),
     [
-        ("champion", ["champion", "rows 1", "live", "frozen", "land 1"]),
-        ("rows 2", ["rows 2", "live", "frozen", "land 2"]),
+        ("champion", ["champion", "rows 1", "live", "frozen", "ahead 2", "put 1", "land 1"]),
+        ("rows 2", ["rows 2", "live", "frozen", "ahead 3", "put 2", "land 2"]),
         # Its data may be in the lake already: what was answered before stands, and is not asked again.
-        ("land 2", ["land 2", "rows 3", "live", "frozen"]),
+        ("put 2", ["ahead 3", "put 2", "land 2", "rows 3", "live", "frozen"]),
+        # Its data had landed and retrained before: that is told all the same.
+        ("land 2", ["ahead 3", "put 2", "land 2", "rows 3", "live", "frozen"]),
     ],
 )
 def test_killed_and_started_again_it_goes_on_and_comes_to_the_same_report(
     tmp_path: Path, dies_at: str, then: list[str]
 ) -> None:
+    killed = Script(dies_at)
     with pytest.raises(Killed):
-        told(tmp_path / "j.json", Script(dies_at))
-    again = Script()
+        told(tmp_path / "j.json", killed)
+    again = Script(cloud=killed.cloud)
     document = told(tmp_path / "j.json", again)
     assert again.did[: len(then)] == then
     straight = told(tmp_path / "straight.json", Script())
     assert _timeless(document) == _timeless(straight)
     assert document["worth"]["mean_gain"] == pytest.approx(1.0)
+    assert [[run["execution"] for run in step["retrainings"]] for step in document["steps"]] == [["1"], ["2"], ["3"]]
+    assert document["worth"]["retrainings"] == 3
 
 
 def test_a_finished_replay_can_be_taken_further_and_no_other_takes_its_place(tmp_path: Path) -> None:
     told(tmp_path / "j.json", Script())
     further = Script()
     told(tmp_path / "j.json", further, plan("doubles", "2024-01-08", "2024-02-04", "1w"))
-    assert further.did == ["rows 4", "live", "frozen", "land 4"]
+    assert further.did == ["rows 4", "live", "frozen", "put 4", "land 4"]
     with pytest.raises(Refused, match="holds a replay with from 2024-01-08"):
         Journal(tmp_path / "j.json", plan("doubles", "2024-01-09", "2024-02-04", "1w"))
 
@@ -144,7 +168,8 @@ def test_the_report_is_a_table_a_plot_and_a_sentence(tmp_path: Path) -> None:
 
 
 def _timeless(document: Record) -> Record:
-    return {**document, "steps": [{k: v for k, v in step.items() if k != "seconds"} for step in document["steps"]]}
+    times = ("seconds", "landed_at")
+    return {**document, "steps": [{k: v for k, v in step.items() if k not in times} for step in document["steps"]]}
 
 
 # -- requests -------------------------------------------------------------------------------------------
