@@ -29,6 +29,8 @@ class ModelParts:
     name: str
     pipeline: str = ""
     group: str = ""
+    monitor: str = ""
+    """The state machine (ARN) that looks for drift; it is in the place of the last environment."""
     raw_data: str = ""
     endpoints: dict[str, str] = field(default_factory=dict)
     reconcilers: dict[str, str] = field(default_factory=dict)
@@ -96,6 +98,7 @@ def _note(landscape: Landscape, stack_name: str, outputs: dict[str, str], place:
         return
     parts = landscape.models.setdefault(name, ModelParts(name))
     parts.pipeline = outputs.get("Pipeline", parts.pipeline)
+    parts.monitor = outputs.get("Monitor", parts.monitor)
     parts.group = outputs.get("ModelPackageGroup", parts.group)
     parts.raw_data = outputs.get("RawData", parts.raw_data)
     if environment := outputs.get("Environment"):

@@ -7,6 +7,7 @@ deployed and pushed; the repository itself is not touched.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -22,7 +23,6 @@ from rehearsal.replay.plan import DATA, DRIFT, SCHEDULE, Plan, Refused
 MOST_A_DAY = 1000
 """What the platform's settings allow at most."""
 _IDENTITY = ("-c", "user.name=Replay", "-c", "user.email=replay@example.com")
-_IN_YAML: dict[Any, str] = {None: "null", False: "false"}
 Settings = dict[str, Any]
 
 
@@ -91,4 +91,4 @@ def _budget(platform: Settings, time_scale: float) -> list[str]:
 def _set(section: Settings, wanted: Settings) -> list[str]:
     changed = {key: value for key, value in wanted.items() if key not in section or section[key] != value}
     section.update(changed)
-    return [f"retraining.{key} is {_IN_YAML.get(value, value)}" for key, value in changed.items()]
+    return [f"retraining.{key} is {json.dumps(value)}" for key, value in changed.items()]

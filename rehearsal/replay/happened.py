@@ -11,10 +11,10 @@ from rehearsal.landscape import ClientOf, ModelParts
 Row = dict[str, Any]
 
 
-def since(client_of: ClientOf, parts: ModelParts, moment: float, metric: str) -> Row:
-    """`retrainings` and `versions` that began after the moment (epoch seconds), oldest first."""
-    runs = [row for row in status.pipelines(client_of, parts) if _after(row["started"], moment)]
-    made = [row for row in status.model_packages(client_of, parts) if _after(row["created"], moment)]
+def between(client_of: ClientOf, parts: ModelParts, began: float, ended: float, metric: str) -> Row:
+    """`retrainings` and `versions` that began from one moment (epoch seconds) until before another, oldest first."""
+    runs = [row for row in status.pipelines(client_of, parts) if began <= _epoch(row["started"]) < ended]
+    made = [row for row in status.model_packages(client_of, parts) if began <= _epoch(row["created"]) < ended]
     return {
         "retrainings": [
             {key: row[key] for key in ("trigger", "status", "execution", "stage", "reason")}
@@ -38,8 +38,16 @@ def _version(row: Row, metric: str) -> Row:
     }
 
 
-def _after(text: str, moment: float) -> bool:
-    return dt.datetime.fromisoformat(text).timestamp() >= moment
+def _epoch(text: str) -> float:
+    return dt.datetime.fromisoformat(text).timestamp()
+
+
+def monitored(client_of: ClientOf, parts: ModelParts, moment: float) -> str | None:
+    """How the first execution that looked for drift from the moment on ended; None while there is none."""
+    found = client_of("stepfunctions").list_executions(stateMachineArn=parts.monitor, maxResults=100)["executions"]
+    ended = (row for row in found if row["startDate"].timestamp() >= moment and row["status"] != "RUNNING")
+    first = min(ended, key=lambda row: row["startDate"], default=None)
+    return str(first["status"]) if first else None
 
 
 def waiting(client_of: ClientOf, model: str) -> list[str]:

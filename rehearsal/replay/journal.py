@@ -16,7 +16,7 @@ class Journal:
     """One JSON file per model; every change is written whole before the next thing is done.
 
     A step's record has `live` and `frozen` once its requests were answered, `landed_at` (epoch seconds) from the moment
-    its data begins to land, and `finished` once everything that followed came to rest.
+    its data begins to land, and `finished` once everything that followed until `ended_at` came to rest.
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:

@@ -72,6 +72,8 @@ def _then(step: Row) -> str:
     """What the step's data brought: each retraining's trigger and what became of its version."""
     told = [f"{run['trigger']} retrained" if run["status"] == "Succeeded" else f"{run['trigger']}: {run['status']}"
             for run in step["retrainings"]]  # fmt: skip
+    if step.get("monitoring"):
+        told.insert(0, f"monitoring {step['monitoring'].lower()}")
     told += [f"version {version['version']} {version['approval_status']}" for version in step["versions"]]
     return "; ".join(told) or "nothing retrained"
 

@@ -13,7 +13,7 @@ from rehearsal import arrivals, assembly, predictions, server, waiting
 from rehearsal import state_dir as state
 from rehearsal.connection import look, repository_url
 from rehearsal.landscape import ClientOf, Landscape, ModelParts, NotDeployed, in_place
-from rehearsal.replay import clone
+from rehearsal.replay import clone, happened
 from rehearsal.replay.plan import Plan, Refused
 from rehearsal.replay.rows import ModelFolder, days, read_folder, write_raw
 
@@ -56,6 +56,16 @@ class Stage:
         """Put the raw data up to a day that is not in the lake yet; the number of objects."""
         files = [day for day in days(self.raw) if day.isoformat() <= through]
         return arrivals.put(self.client_of, self.raw, [f"dt={day}" for day in files], self.parts.raw_data)[0]
+
+    def monitored(self, began: float) -> str:
+        """Wait until the monitoring ran once from `began` on; how that ended."""
+        deadline = time.monotonic() + self.timeout
+        with self.console.status("the next scheduled monitoring"):
+            while (ended := happened.monitored(self.serving, self.parts, began)) is None:
+                if time.monotonic() > deadline:
+                    raise Refused(f"no monitoring of {self.folder.name} ended within {self.timeout:g} s")
+                time.sleep(POLL_SECONDS)
+        return ended
 
     def settle(self, began: float, pending: Callable[[], list[str]]) -> None:
         """Wait until nothing runs and nothing waits to run; Refused if that takes too long."""

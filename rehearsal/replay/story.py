@@ -38,7 +38,8 @@ class World(Protocol):
     def frozen(self, first: Record, rows: Labelled) -> Answers: ...
 
     def land(self, step: Step, began: float) -> Record:
-        """Let the step's data arrive and wait until all that follows rests; what happened since `began` (epoch)."""
+        """Let the step's data arrive and wait until all that follows rests; what happened since `began` (epoch seconds)
+        until `ended_at`."""
 
     def ahead(self, step: Step) -> None:
         """This step's rows will be wanted next: make them while something else is waited for."""
@@ -47,8 +48,8 @@ class World(Protocol):
 class Rehearsed:
     """The rehearsal on a state directory."""
 
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
+    def __init__(self, plan: Plan, stage: Stage) -> None:
+        self._plan, self._stage = plan, stage
         self.metric, self.maximize = stage.folder.metric, stage.folder.maximize
         self._worker = ThreadPoolExecutor(1, "rows")
         self._rows: dict[int, Future[Labelled]] = {}
@@ -77,9 +78,11 @@ class Rehearsed:
     def land(self, step: Step, began: float) -> Record:
         stage = self._stage
         objects = stage.land(step.through.isoformat())
+        monitoring = stage.monitored(time.time()) if self._plan.waits_for_monitoring else None
         stage.settle(began, lambda: happened.waiting(stage.client_of, stage.folder.name))
-        found = happened.since(stage.client_of, stage.parts, began, self.metric)
-        return {"objects": objects, **found, "live_after": stage.live()[0]}
+        ended = time.time()
+        found = happened.between(stage.client_of, stage.parts, began, ended, self.metric)
+        return {"objects": objects, "monitoring": monitoring, **found, "live_after": stage.live()[0], "ended_at": ended}
 
     def ahead(self, step: Step) -> None:
         self._rows = {step.number: self._worker.submit(self._labelled, step)}
@@ -94,7 +97,7 @@ def replay(
 ) -> Record:
     """The whole replay, or what is left of it; the report's document."""
     journal = Journal(state_dir / "replay" / f"{plan.model}.json", plan)
-    world = Rehearsed(set_up(plan, state_dir, repository, console, time_scale, timeout))
+    world = Rehearsed(plan, set_up(plan, state_dir, repository, console, time_scale, timeout))
     tell(plan, journal, world, console)
     world.close()
     return told(plan, journal, world)
@@ -129,7 +132,8 @@ def _play(step: Step, after: Step | None, first: Record, journal: Journal, world
         record = journal.note(step.number, landed_at=time.time())
     if after is not None:
         world.ahead(after)
-    happening = world.land(step, record["landed_at"])
+    # From where the step before was told, so that what began in between is told, too.
+    happening = world.land(step, journal.step(step.number - 1).get("ended_at", record["landed_at"]))
     journal.note(step.number, **happening, seconds=round(time.time() - began, 1), finished=True)
     console.print(f"  version {happening['live_after']} is live now", highlight=False)
 
