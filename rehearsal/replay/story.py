@@ -133,7 +133,8 @@ def _play(step: Step, after: Step | None, first: Record, journal: Journal, world
     if after is not None:
         world.ahead(after)
     # From where the step before was told, so that what began in between is told, too.
-    happening = world.land(step, journal.step(step.number - 1).get("ended_at", record["landed_at"]))
+    since: float = journal.step(step.number - 1).get("ended_at") or record["landed_at"]
+    happening = world.land(step, since)
     journal.note(step.number, **happening, seconds=round(time.time() - began, 1), finished=True)
     console.print(f"  version {happening['live_after']} is live now", highlight=False)
 
