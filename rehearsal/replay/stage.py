@@ -16,6 +16,7 @@ from rehearsal.landscape import ClientOf, Landscape, ModelParts, NotDeployed, in
 from rehearsal.replay import clone, happened
 from rehearsal.replay.plan import Plan, Refused
 from rehearsal.replay.rows import ModelFolder, days, read_folder, write_raw
+from rehearsal.triggers import triggers
 
 
 @dataclass
@@ -85,6 +86,8 @@ class Stage:
 
 POLL_SECONDS = 2.0
 """A step takes minutes: asking more often takes more from the jobs than it gains."""
+HEARD_SECONDS = 120.0
+"""An event that is late is no harm: its data is only trained on once more."""
 QUIET_ROUNDS = 2
 """Between an object and the schedule that waits for more of them lies a function's cold start."""
 
@@ -123,6 +126,16 @@ def _deploy(at: server.Running, repository_clone: Path, model: str, console: Con
     assembly.deploy(at, cdk_out, console, concerns)
 
 
+def _heard(stage: Stage, objects: int) -> None:
+    """Wait until the door to retraining knows of these objects: what it hears of after a push is trained on again."""
+    deadline = time.monotonic() + HEARD_SECONDS
+    while time.monotonic() < deadline:
+        told = triggers(stage.client_of, stage.landscape.start_retraining_log)
+        if sum(row["count"] for row in told if row["trigger"] == "data") >= objects:
+            return
+        time.sleep(POLL_SECONDS)
+
+
 def _first_champion(stage: Stage, plan: Plan) -> None:
     try:
         stage.live()
@@ -130,7 +143,7 @@ def _first_champion(stage: Stage, plan: Plan) -> None:
     except predictions.NoPrediction:
         stage.console.rule(f"The first champion, trained on data through {plan.eve}", align="left")
     began = time.time()
-    stage.land(plan.eve.isoformat())
+    _heard(stage, stage.land(plan.eve.isoformat()))
     url = repository_url(stage.at, stage.landscape)
     clone.git(stage.folder.repository, "push", "--quiet", url, "HEAD:refs/heads/main")
     stage.settle(began, list)
