@@ -19,7 +19,7 @@ from contract.model import Model
 
 ENTRY = Path(__file__).with_name("entry")
 ENTRY_MODULES = ("pushline_entry.py", "pushline_evaluate.py", "pushline_monitor.py", "pushline_captured.py",
-                 "pushline_drift.py", "pushline_shadow.py")  # fmt: skip
+                 "pushline_drift.py", "pushline_span.py", "pushline_shadow.py")  # fmt: skip
 LEFT_OUT = frozenset({"tests", "__pycache__"})
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -31,6 +31,8 @@ RELATIVE, ABSOLUTE = "0.001", "0.000001"
 """By how much a number of the answer may differ from the recorded one: another instance type rounds differently."""
 ANSWER_SECONDS, ANSWER_ATTEMPTS = 10, 60
 """An asynchronous endpoint gets ten minutes."""
+SAMPLE_ID = "pushline-sample"
+"""Captured beside a request, so that monitoring knows those that nobody asked."""
 _NUMBER = "/-?(?:0|[1-9][0-9]*)(?:[.][0-9]+)?(?:[eE][+-]?[0-9]+)?/"
 _COMPARED = f"""
     $plain := function($text) {{ $replace($text, /\\s+/, '') }};
@@ -50,7 +52,7 @@ def ask(deployment: Deployment) -> tuple[str, dict[str, Any]]:
     asked = {"EndpointName": deployment.endpoint, "ContentType": content_type, "Accept": "application/json"}
     if deployment.kind == "async":
         return "sagemakerruntime:invokeEndpointAsync", asked | {"InputLocation": expression(REQUEST)}
-    return "sagemakerruntime:invokeEndpoint", asked | {"Body": expression("$sample")}
+    return "sagemakerruntime:invokeEndpoint", asked | {"Body": expression("$sample"), "InferenceId": SAMPLE_ID}
 
 
 def sample(deployment: Deployment, then: str) -> dict[str, State]:

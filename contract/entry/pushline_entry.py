@@ -205,8 +205,7 @@ def monitor(arguments: list[str]) -> None:
         raise ContractBroken(f"there is no model in {challenger}")
     print(f"pushline: watching {manifest['model']}", flush=True)
     given = {"model": directory, "baseline": places.input / "baseline", "captured": places.input / "captured",
-             "quality": quality, "output": places.output, "reference": os.environ.get("REFERENCE", "{}"),
-             "since": os.environ.get("SINCE", "")}  # fmt: skip
+             "quality": quality, "output": places.output, "reference": os.environ.get("REFERENCE", "{}")}  # fmt: skip
     _run("pushline_monitor", [f"--{name}={value}" for name, value in given.items()])
 
 

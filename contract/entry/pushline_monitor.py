@@ -1,9 +1,10 @@
 """Watches a live model: have requests or answers moved, and how good is it on labels that landed since?
 
-    --model DIR --baseline DIR --captured DIR --quality DIR --reference JSON --since TIME --output DIR
+    --model DIR --baseline DIR --captured DIR --quality DIR --reference JSON --output DIR
 
 Writes report.json, whose `metrics` the state machine hands to CloudWatch, and plots. What can't be measured, for want
-of requests or labels, is left out and said in `notes`: a metric that is missing raises no alarm.
+of a week of requests or of labels, is left out and said in `notes`: a metric that is missing raises no alarm. A week
+outlives the versions that answered it, so the live version predicts all of its requests anew.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pushline_captured import Captured, read_captured  # type: ignore[import-not-found]  # beside it in the bundle
+from pushline_captured import (  # type: ignore[import-not-found]  # beside it in the bundle
+    Captured,
+    of_the_same_columns,
+    predicted,
+    read_captured,
+)
 from pushline_drift import (  # type: ignore[import-not-found]
     MINIMUM_ROWS,
     against_periods,
@@ -27,6 +33,7 @@ from pushline_drift import (  # type: ignore[import-not-found]
     periods_of,
 )
 from pushline_entry import ContractBroken, Live  # type: ignore[import-not-found]
+from pushline_span import Week, week_of  # type: ignore[import-not-found]
 
 PERIOD = "period"
 _PERIOD_FOLDER = re.compile(rf"{PERIOD}=([^/]+)")
@@ -39,7 +46,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options(arguments)
     live = Live(options.model)
     baseline, periods = _baseline(options.baseline)
-    captured = read_captured(options.captured, options.since, live.read)
+    captured = read_captured(options.captured, live.read)
     report: Report = {"model": live.manifest["model"], "rows": {"baseline": len(baseline)}, "metrics": {}, "notes": []}
     options.output.mkdir(parents=True, exist_ok=True)
     _watch_requests(report, live, baseline, periods, captured, options.output)
@@ -55,7 +62,6 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     for name in ("model", "baseline", "captured", "quality", "output"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--reference", default="{}", help="the live model's metrics when it was judged, as JSON")
-    parser.add_argument("--since", default="", help="captured before this moment was another version's")
     return parser.parse_args(arguments)
 
 
@@ -79,22 +85,38 @@ def _period(file: Path) -> str | None:
 
 def _watch_requests(report: Report, live: Any, baseline: pd.DataFrame, period: pd.Series[Any], captured: Captured,
                     output: Path) -> None:  # fmt: skip
-    report["rows"]["captured"] = len(captured.rows)
-    report["requests"] = {"read": captured.requests, "unreadable": len(captured.unreadable)}
-    if captured.unreadable:
-        report["notes"].append(f"{len(captured.unreadable)} requests can't be read: {captured.unreadable[0][:300]}")
-    if captured.unreadable and captured.rows.empty:
-        raise ContractBroken(f"none of the captured requests can be read: {captured.unreadable[0][:500]}")
-    periods = periods_of(period)
-    report["periods"] = len(periods)
+    captured = _readable(report, captured, baseline)
+    found, periods = captured.rows, periods_of(period)
+    report["rows"]["captured"], report["periods"] = len(found), len(periods)
     if not periods:
         report["notes"].append("the baseline has no folders period=…: distances are compared with the customary 0.25")
-    if len(captured.rows) < MINIMUM_ROWS:
-        report["notes"].append(f"{len(captured.rows)} rows were captured; drift is measured from {MINIMUM_ROWS} on")
+    week = week_of(found, captured.moments, baseline, period) if len(found) else Week(None, "no requests were captured")
+    if week.rows is None:
+        report["notes"].append(week.said)
         return
-    _watch_features(report, live, baseline, periods, captured.rows)
-    _watch_predictions(report, live, baseline, periods, captured.predictions, output)
+    report["rows"]["measured"], report["week"] = int(week.rows.sum()), week.said
+    if week.rows.sum() < MINIMUM_ROWS:
+        report["notes"].append(f"{week.rows.sum()} rows are of a week; drift is measured from {MINIMUM_ROWS} on")
+        return
+    _watch_features(report, live, baseline, periods, found[week.rows])
+    _watch_predictions(
+        report, live, baseline, periods, np.asarray(predicted(captured, live.predict))[week.rows], output
+    )
     _plot_features(report["features"], output)
+
+
+def _readable(report: Report, captured: Captured, baseline: pd.DataFrame) -> Captured:
+    """The requests that the live version can be asked; what is left out is said."""
+    alike = of_the_same_columns(captured, map(str, baseline.columns))
+    others = len(captured.requests) - len(alike.requests)
+    report["requests"] = {"read": len(alike.requests), "unreadable": len(captured.unreadable), "other_columns": others}
+    if others:
+        report["notes"].append(f"{others} requests are of days without columns that requests have now: left out")
+    if captured.unreadable:
+        report["notes"].append(f"{len(captured.unreadable)} requests can't be read: {captured.unreadable[0][:300]}")
+    if captured.unreadable and not alike.requests:
+        raise ContractBroken(f"none of the captured requests can be read: {captured.unreadable[0][:500]}")
+    return alike
 
 
 def _watch_features(report: Report, live: Any, baseline: pd.DataFrame, periods: list[Any], found: pd.DataFrame) -> None:
@@ -116,11 +138,8 @@ def _watch_features(report: Report, live: Any, baseline: pd.DataFrame, periods: 
         key=lambda row: -row["importance"] * row["distance"])  # fmt: skip
 
 
-def _watch_predictions(report: Report, live: Any, baseline: pd.DataFrame, periods: list[Any], answered: list[float],
+def _watch_predictions(report: Report, live: Any, baseline: pd.DataFrame, periods: list[Any], answered: Any,
                        output: Path) -> None:  # fmt: skip
-    if len(answered) < MINIMUM_ROWS:
-        report["notes"].append(f"{len(answered)} answers were captured; drift is measured from {MINIMUM_ROWS} on")
-        return
     expected, found = pd.Series(live.predict(baseline), dtype=float), pd.Series(answered, dtype=float)
     drift = against_periods(*column_drift(expected, found, periods))
     report["metrics"]["PredictionDrift"] = drift.ratio

@@ -15,6 +15,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "contract" / "entry"))  # as in the unpacked bundle
 import pushline_captured as captured  # type: ignore[import-not-found]
 import pushline_drift as drift  # type: ignore[import-not-found]
+import pushline_span as span  # type: ignore[import-not-found]
+
+from stacks.release_sample import SAMPLE_ID
 
 RANDOM = np.random.default_rng(0)
 
@@ -71,17 +74,87 @@ def record(moment: str, rows: Any, answer: str, kind: str = "application/json", 
                        "eventMetadata": {"eventId": "1", "inferenceTime": moment}, "eventVersion": "0"})  # fmt: skip
 
 
-def test_captured_requests_and_answers_are_read_since_the_version_went_live(tmp_path: Path) -> None:
+def read(data: str, kind: str) -> Any:
+    return json.loads(data)
+
+
+def test_captured_requests_are_read_oldest_first_without_the_platforms_own(tmp_path: Path) -> None:
     encoded = base64.b64encode(b'[{"a": 5}]').decode()
-    lines = [record("2013-03-01T05:00:00Z", [{"a": 1}], "[0.1]"),
+    sample = json.loads(record("2013-03-01T07:30:00Z", [{"a": 9}], "[0.9]"))
+    sample["eventMetadata"]["inferenceId"] = captured.SAMPLE_ID
+    lines = [record("2013-03-01T08:00:00Z", [{"a": 4}], "0.4\n", "text/csv; charset=utf-8"), json.dumps(sample),
              record("2013-03-01T07:00:00Z", [{"a": 2}, {"a": 3}], '{"predictions": [0.2, 0.3]}'),
-             record("2013-03-01T08:00:00Z", [{"a": 4}], "0.4\n", "text/csv; charset=utf-8"),
              record("2013-03-01T09:00:00Z", [], "[[0.5]]", data=encoded, encoding="BASE64"),
              record("2013-03-01T09:00:00Z", "not rows", "[0.6]", data="{"), "no JSON"]  # fmt: skip
     place = tmp_path / "0" / "06"
     place.mkdir(parents=True)
     (place / "a.jsonl").write_text("\n".join(lines))
-    found = captured.read_captured(tmp_path, "2013-03-01T06:00:00Z", lambda data, kind: json.loads(data))
+    found = captured.read_captured(tmp_path, read)
     assert found.rows["a"].tolist() == [2, 3, 4, 5]
-    assert found.predictions == [0.2, 0.3, 0.4, 0.5]
+    assert found.moments == ["2013-03-01T07:00:00Z"] * 2 + ["2013-03-01T08:00:00Z", "2013-03-01T09:00:00Z"]
     assert len(found.unreadable) == 2
+
+
+def test_the_releases_samples_are_known_by_their_id() -> None:
+    assert captured.SAMPLE_ID == SAMPLE_ID
+
+
+def asked(*requests: tuple[str, dict[str, Any]]) -> Any:
+    return captured.Captured([(day, pd.DataFrame([row])) for day, row in requests])
+
+
+def test_days_of_a_version_with_other_columns_are_left_out() -> None:
+    found = asked(("2013-03-01", {"a": 1}), ("2013-03-02", {"a": 2}), ("2013-03-02", {"a": 2, "b": 1}),
+                  ("2013-03-03", {"a": 3}), ("2013-03-03", {"a": 3, "b": 1}))  # fmt: skip
+    assert captured.of_the_same_columns(found, ["a", "b"]).rows["a"].tolist() == [2, 2, 3, 3]
+    assert captured.of_the_same_columns(found, ["a"]).rows["a"].tolist() == [1, 2, 2, 3, 3]
+
+
+def test_rows_are_predicted_in_their_order_with_the_types_they_came_in() -> None:
+    found = asked(("1", {"a": 1.0}), ("2", {"a": None}), ("3", {"a": 3.0}), ("4", {"a": 4.0, "b": "x"}))
+
+    def predict(rows: pd.DataFrame) -> Any:
+        assert len({rows[name].dtype for name in rows}) == len(rows.columns)
+        return rows["a"].fillna(-1.0).to_numpy(dtype=float) * 10 if rows["a"].dtype == float else [-1.0] * len(rows)
+
+    assert captured.predicted(found, predict) == [10, -1, 30, 40]
+
+
+def weekly(weeks: int, each: int = 70) -> tuple[pd.DataFrame, pd.Series[Any]]:
+    """A baseline with a day and a birthday, and the week of each row."""
+    day = pd.date_range("2013-01-07", periods=7 * weeks).repeat(each // 7)
+    born = pd.Series(RANDOM.integers(0, 9000, len(day))).map(
+        lambda n: str(pd.Timestamp("1980-01-01") + n * pd.Timedelta("1D"))
+    )
+    rows = pd.DataFrame({"born": born.str[:10], "day": day.strftime("%Y-%m-%d"), "value": RANDOM.normal(size=len(day))})
+    return rows, pd.Series(np.repeat([f"week {n}" for n in range(weeks)], each))
+
+
+def test_a_day_of_requests_is_no_week() -> None:
+    baseline, period = weekly(5)
+    rows = pd.DataFrame({"value": [1.0, 2.0, 3.0]})
+    found = span.week_of(
+        rows, ["2013-03-01T00:10:00Z", "2013-03-03T09:00:00Z", "2013-03-05T23:00:00Z"], baseline, period
+    )
+    assert found.rows is None
+    assert "captured within 5.0 days; drift is measured from 6 days on" in found.said
+
+
+def test_all_that_was_captured_over_a_week_is_measured() -> None:
+    baseline, period = weekly(5)
+    rows = pd.DataFrame({"day": ["2013-09-01", None]})
+    found = span.week_of(rows, ["2013-03-01T06:00:00Z", "2013-03-07T06:00:00Z"], baseline, period)
+    assert found.rows.tolist() == [True, True]
+
+
+def test_requests_that_come_faster_than_they_happen_are_dated_by_the_column_that_makes_the_weeks() -> None:
+    baseline, period = weekly(5)
+    assert span.dated_by(baseline, period) == ["day"]
+    days = [f"2013-03-{day:02}" for day in (*range(1, 8), *range(8, 15))]
+    rows = pd.DataFrame({"born": days, "day": days})
+    moments = ["2013-05-01T06:00:00Z"] * 14
+    found = span.week_of(rows, moments, baseline, period)
+    assert found.rows.tolist() == [False] * 7 + [True] * 7
+    assert found.said == "the last 7 days by day"
+    assert span.week_of(rows[:6], moments[:6], baseline, period).rows is None
+    assert span.week_of(rows[["born"]], moments, baseline, period).rows is None

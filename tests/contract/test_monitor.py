@@ -26,15 +26,16 @@ def people(count: int, visits: int) -> pd.DataFrame:
                          "bought": [RANDOM.randint(0, 1) for _ in range(count)]})  # fmt: skip
 
 
-def capture(folder: Path, rows: pd.DataFrame) -> None:
-    """What SageMaker's data capture writes of one request for each row."""
+def capture(folder: Path, rows: pd.DataFrame, *, days: int = 7, answer: float = 0.25) -> None:
+    """What SageMaker's data capture writes of one request for each row, over so many days."""
     lines = []
     for number, row in enumerate(rows.drop(columns="bought").to_dict("records")):
-        told = json.dumps({"predictions": [0.25 + 0.1 * (row["visits"] > 3)]})
+        told = json.dumps({"predictions": [answer + 0.1 * (row["visits"] > 3)]})
         parts = {"endpointInput": json.dumps({"instances": [row]}), "endpointOutput": told}
         captured = {name: {"observedContentType": "application/json", "mode": name[8:].upper(), "data": text,
                            "encoding": "JSON"} for name, text in parts.items()}  # fmt: skip
-        about = {"eventId": str(number), "inferenceTime": "2013-03-08T12:00:00Z"}
+        moment = f"2013-03-{2 + number * days // len(rows):02}T12:00:00Z"
+        about = {"eventId": str(number), "inferenceTime": moment}
         lines.append(json.dumps({"captureData": captured, "eventMetadata": about, "eventVersion": "0"}))
     place = folder / "2013" / "03" / "08" / "12"
     place.mkdir(parents=True)
@@ -72,7 +73,7 @@ def report(watched: Job, visits: int) -> dict[str, Any]:
 def test_requests_like_training_are_no_drift(watched: Job) -> None:
     found = report(watched, visits=3)
     assert set(found["metrics"]) >= {"FeatureDrift", "PredictionDrift", "Quality"}
-    assert found["rows"] == {"baseline": WEEKS * ROWS, "captured": REQUESTS, "labelled": ROWS}
+    assert found["rows"] == {"baseline": WEEKS * ROWS, "captured": REQUESTS, "measured": REQUESTS, "labelled": ROWS}
     assert found["metrics"]["FeatureDrift"] < 1
     assert found["metrics"]["PredictionDrift"] < 1
 
@@ -82,3 +83,22 @@ def test_requests_unlike_any_week_of_training_are_drift(watched: Job) -> None:
     assert found["metrics"]["FeatureDrift"] > 1
     assert found["metrics"]["PredictionDrift"] > 1
     assert found["features"][0]["name"] == "visits", "what the predictions depend on comes first"
+
+
+def test_two_days_of_requests_are_no_week_and_publish_nothing_however_they_look(watched: Job) -> None:
+    capture(watched.folder / "input" / "captured" / "0", people(REQUESTS, 20), days=2)
+    done = watched.run("monitor", "--input", "input", "--output", "output", "--models", "models")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((watched.folder / "output" / "report.json").read_text())
+    assert set(found["metrics"]) == {"Quality"}
+    assert "within 1.0 days; drift is measured from 6 days on" in " ".join(found["notes"])
+    assert "within 1.0 days; drift is measured from 6 days on" in done.stdout
+
+
+def test_whatever_was_answered_then_the_live_version_predicts_the_requests_anew(watched: Job) -> None:
+    capture(watched.folder / "input" / "captured" / "0", people(REQUESTS, 3), answer=99.0)
+    done = watched.run("monitor", "--input", "input", "--output", "output", "--models", "models")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((watched.folder / "output" / "report.json").read_text())
+    assert found["metrics"]["PredictionDrift"] < 1
+    assert 0.25 <= found["predictions"]["mean"]["captured"] <= 0.35
