@@ -29,7 +29,7 @@ RAW_DATA = "raw/"
 """Where new data lands, in the data bucket: `raw/<model>/dt=YYYY-MM-DD/`."""
 ROOT = Path(__file__).parents[1]
 TIMEOUT = Duration.minutes(5)
-"""A push to code that all models share starts all their pipelines, one after the other."""
+"""A push to code that all models share starts all their pipelines; what time is too short for comes again."""
 MEMORY_MB = 256
 LOOK = Duration.hours(1)
 RETRIES = 2

@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +26,10 @@ from lambdas.start_retraining.routed import Routed
 _DAY = re.compile(r"/dt=(\d{4}-\d{2}-\d{2})/$")
 _NO_ROOM = ("ConcurrentPipelineExecutionsLimitExceededException", "ThrottlingException", "LimitExceededException")
 """CodePipeline's answers that a later start does not get, after the calls' own retries."""
+AT_ONCE = 8
+"""So many models are asked and started side by side, within the connections that a client keeps."""
+SPARE_SECONDS = 120
+"""With less time left no other model is begun: its calls may all be throttled and tried again."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,10 @@ class Made:
 class Door:
     """The one door to retraining, for one event."""
 
-    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime, pushed: set[str]) -> None:
+    def __init__(self, setting: Setting, client: Callable[[str], Any], now: dt.datetime, pushed: set[str],
+                 seconds_left: Callable[[], float]) -> None:  # fmt: skip
         self.setting, self.now = setting, now
-        self._client, self._limits, self._pushed = client, setting.limits, pushed
+        self._client, self._limits, self._pushed, self._left = client, setting.limits, pushed, seconds_left
 
     def answer(self, told: Told) -> Iterator[Made]:
         match told:
@@ -89,7 +95,7 @@ class Door:
         concerns = concerned(push, self._models, changed)
         concerns += owed(push, self._models, self._routed.owed, concerns)
         new = sources.new_models(push, changed, (model.name for model in self._models))
-        made = [_gone(concern) if isinstance(concern, Gone) else self._one_of_many(concern) for concern in concerns]
+        made = self._each(concerns)
         made += [self._tell_new(name, push) for name in new]
         sources.routed(push, [one.decision.model for one in made if isinstance(one.decision, Failed)])
         if not made:
@@ -174,9 +180,18 @@ class Door:
 
     # -- acting -----------------------------------------------------------------------------------------
 
-    def _one_of_many(self, request: Request) -> Made:
+    def _each(self, concerns: Sequence[Request | Gone]) -> list[Made]:
+        """Side by side; what was made of each, in their order."""
+        for service in ("codepipeline", "scheduler", "sns"):
+            self._client(service)  # made here, since only using one is safe in threads
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return list(pool.map(self._one_of_many, concerns))
+
+    def _one_of_many(self, request: Request | Gone) -> Made:
+        if isinstance(request, Gone):
+            return _gone(request)
         try:
-            return self._decide(request)
+            return self._decide(request) if self._left() > SPARE_SECONDS else self._run_out(request)
         except (ClientError, BotoCoreError) as error:
             return Made(Failed(request.model, request.trigger, str(error)))
 
@@ -190,6 +205,11 @@ class Door:
             case Defer():
                 return self._come_again(decision, request)
         return Made(decision)
+
+    def _run_out(self, request: Request) -> Made:
+        """It comes again in an invocation of its own, soon, so that nobody has to hear of it."""
+        defer = busy(request, self._model(request.model, request.trigger), "this invocation is nearly over", self.now)
+        return self._defer(defer, later.again(request, defer.until))
 
     def _start(self, start: Start, request: Request, model: Model) -> Made:
         try:

@@ -59,7 +59,8 @@ class Environment:
 
 def handle(event: Mapping[str, Any], context: Any) -> dict[str, Any]:
     """Lambda's entry point; returns what was decided, for a caller who waits."""
-    door = Door(Environment.read().setting(str(context.invoked_function_arn)), _client, _now(), _pushed)
+    door = Door(Environment.read().setting(str(context.invoked_function_arn)), _client, _now(), _pushed,
+                lambda: context.get_remaining_time_in_millis() / 1000)  # fmt: skip
     try:
         told = parse(event, door.setting.watched, str(context.aws_request_id), door.now)
         decisions = [_log(event, made) for made in door.answer(told)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 import json
+import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -110,7 +111,10 @@ class World:
         self.messages: list[Params] = []
         self.calls: Counter[str] = Counter()
         self.refuse: dict[str, list[str]] = {}
-        """Operation to the error codes of its next calls."""
+        """Operation, or operation and pipeline, to the error codes of its next calls."""
+        self.left = 300.0
+        """Seconds that an invocation has left."""
+        self._one_at_a_time = threading.RLock()
         self.deploy("flight_delay")
         clients = {name: self._client(name) for name in SERVICES}
         patch.setattr(handler, "_client", clients.__getitem__)
@@ -142,7 +146,8 @@ class World:
 
     def invoke(self, event: Params, request: str = "request-1") -> list[Params]:
         """The decisions."""
-        context = SimpleNamespace(aws_request_id=request, invoked_function_arn=FUNCTION)
+        context = SimpleNamespace(aws_request_id=request, invoked_function_arn=FUNCTION,
+                                  get_remaining_time_in_millis=lambda: int(self.left * 1000))  # fmt: skip
         decisions: list[Params] = handler.handle(event, context)["decisions"]
         return decisions
 
@@ -170,9 +175,7 @@ class World:
         def answer(operation: str, params: Params) -> Params:
             shapes = client.meta.service_model.operation_model(operation)
             _check(params, shapes.input_shape)
-            self.calls[operation] += 1
-            codes = self.refuse.get(operation, [])
-            if codes and (code := codes.pop(0)):
+            if code := self._counted(operation, str(params.get("pipelineName", params.get("name")))):
                 raise _error(client, code, operation)
             try:
                 made: Params = getattr(self, xform_name(operation))(**params)
@@ -183,6 +186,13 @@ class World:
 
         client._make_api_call = answer
         return client
+
+    def _counted(self, operation: str, about: str) -> str:
+        """The code that the call is refused with, if it is."""
+        with self._one_at_a_time:
+            self.calls[operation] += 1
+            codes = self.refuse.get(operation) or self.refuse.get(f"{operation} {about}")
+            return codes.pop(0) if codes else ""
 
     def get_parameters_by_path(self, Path: str, NextToken: str = "0") -> Params:
         found = [{"Name": f"{Path}/{name}", "Value": json.dumps(value)} for name, value in self.models.items()]
@@ -201,7 +211,8 @@ class World:
     def get_differences(self, repositoryName: str, beforeCommitSpecifier: str, afterCommitSpecifier: str,
                         NextToken: str = "0") -> Params:  # fmt: skip
         assert {beforeCommitSpecifier, afterCommitSpecifier} <= self.commits
-        found = self.between.get((beforeCommitSpecifier, afterCommitSpecifier), self.differences)
+        otherwise = self.differences if beforeCommitSpecifier != afterCommitSpecifier else []
+        found = self.between.get((beforeCommitSpecifier, afterCommitSpecifier), otherwise)
         return _page(found, "differences", PAGE, NextToken, "NextToken")
 
     def get_folder(self, repositoryName: str, commitSpecifier: str, folderPath: str) -> Params:
@@ -233,12 +244,13 @@ class World:
 
     def start_pipeline_execution(self, name: str, variables: list[Params], clientRequestToken: str) -> Params:
         key = f"{name} {clientRequestToken}"
-        if key not in self.tokens:
-            given = {variable["name"]: variable["value"] for variable in variables}
-            made = Execution(f"execution-{len(self.tokens)}", self.now, variables=given, commit=self.head or "")
-            self.executions[name].insert(0, made)
-            self.tokens[key] = made.id
-        return {"pipelineExecutionId": self.tokens[key]}
+        with self._one_at_a_time:
+            if key not in self.tokens:
+                given = {variable["name"]: variable["value"] for variable in variables}
+                made = Execution(f"execution-{len(self.tokens)}", self.now, variables=given, commit=self.head or "")
+                self.executions[name].insert(0, made)
+                self.tokens[key] = made.id
+            return {"pipelineExecutionId": self.tokens[key]}
 
     def create_schedule(self, Name: str, GroupName: str, ScheduleExpression: str, Target: Params,
                         **rest: Any) -> Params:  # fmt: skip

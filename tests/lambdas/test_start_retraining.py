@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from typing import Any
 
 import pytest
 
@@ -24,6 +26,7 @@ from tests.lambdas.retraining_world import (
     look_event,
     manual_event,
     modified,
+    pipeline,
     push_event,
     schedule_event,
 )
@@ -80,12 +83,6 @@ def test_after_a_forced_push_over_a_commit_that_is_gone_everything_counts_as_cha
     world.folders = {"flight_delay": ["model.yaml"]}
     assert reasons(world.invoke(push_event())) == {
         "flight_delay": "start: push aaaaaaaa: no earlier commit to compare with"}  # fmt: skip
-
-
-def test_a_merge_brings_all_that_it_merges(world: World) -> None:
-    world.deploy("bike_demand")
-    world.differences = modified(TRAIN, "model_code/bike_demand/train.py")
-    assert len(world.invoke(push_event())) == 2
 
 
 def test_a_file_renamed_out_of_a_model_concerns_it(world: World) -> None:
@@ -225,7 +222,7 @@ def test_a_model_that_could_not_be_asked_is_owed_its_part_and_the_others_are_not
     routed: World,
 ) -> None:
     moved(routed, NEXT, TRAIN, "model_code/bike_demand/train.py")
-    routed.refuse["ListPipelineExecutions"] = ["PipelineNotFoundException"]
+    routed.refuse["ListPipelineExecutions pushline-flight-delay"] = ["PipelineNotFoundException"]
     with pytest.raises(handler.Unfinished):
         routed.invoke(push_event(routed.now, commitId=NEXT, oldCommitId=NEW))
     moved(routed, "d" * 40, "README.md", since=NEXT)
@@ -399,8 +396,7 @@ def test_a_trigger_while_a_retraining_runs_waits_its_turn(world: World) -> None:
 
 
 @pytest.mark.parametrize("event", [alarm_event(), push_event()])
-def test_a_trigger_while_a_release_runs_is_no_business_of_the_release(world: World, event: Params) -> None:
-    """The pipeline's execution is over when the version is registered; releases queue up behind their reconciler."""
+def test_a_trigger_right_after_a_retraining_starts_where_no_cool_down_is_asked_for(world: World, event: Params) -> None:
     world.deploy("flight_delay", cool_down_hours=0)
     world.ran(MINUTE, status="Succeeded", commit=OLD)
     assert world.invoke(event)[0]["decision"] == "start"
@@ -419,12 +415,61 @@ def test_a_start_that_codepipeline_has_no_room_for_comes_again(world: World, cod
 def test_a_model_whose_pipeline_can_not_be_asked_keeps_no_other_waiting(world: World) -> None:
     world.deploy("bike_demand")
     world.differences = modified(TRAIN, "model_code/bike_demand/train.py")
-    world.refuse["ListPipelineExecutions"] = ["PipelineNotFoundException"]
+    world.refuse["ListPipelineExecutions pushline-flight-delay"] = ["PipelineNotFoundException"]
     with pytest.raises(handler.Unfinished, match=r"flight_delay: .*PipelineNotFound"):
         world.invoke(push_event())
     assert len(world.started("bike_demand")) == 1
     world.invoke(push_event(), "repeated-by-lambda")
     assert len(world.started("flight_delay")) == len(world.started("bike_demand")) == 1
+
+
+def test_starts_run_side_by_side_and_are_told_in_the_models_order(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet, start = threading.Barrier(4, timeout=30), world.start_pipeline_execution
+
+    def together(**given: Any) -> Params:
+        meet.wait()
+        return start(**given)
+
+    monkeypatch.setattr(world, "start_pipeline_execution", together)
+    models(world, 16)
+    made = world.invoke(push_event())
+    assert [row["model"] for row in made] == list(world.models)
+    assert {row["decision"] for row in made} == {"start"}
+
+
+def test_refused_and_throttled_starts_of_some_models_hurt_no_other_of_two_hundred(world: World) -> None:
+    models(world, 200)
+    throttled, gone = "ThrottlingException", "PipelineNotFoundException"
+    for number, code in ((7, throttled), (90, gone), (150, throttled)):
+        world.refuse[f"StartPipelineExecution {pipeline(f'model_{number}')}"] = [code]
+    with pytest.raises(handler.Unfinished, match=r"^model_90: "):
+        world.invoke(push_event())
+    assert len([name for name in world.models if world.started(name)]) == 197
+    assert len(world.schedules) == 2
+    assert reasons(world.invoke(push_event(), "repeated-by-lambda")).keys() == {"model_90"}
+    world.pass_time(NOON + HOUR)
+    assert [len(world.started(name)) for name in world.models] == [1] * 200
+
+
+def test_what_does_not_fit_into_the_invocation_waits_instead_of_being_lost(world: World) -> None:
+    models(world, 50)
+    world.left = 100
+    made = world.invoke(push_event())
+    assert {row["decision"] for row in made} == {"defer"}
+    assert all("this invocation is nearly over" in row["reason"] for row in made)
+    assert world.messages == []
+    world.left = 300
+    world.pass_time(NOON + HOUR)
+    assert [len(world.started(name)) for name in world.models] == [1] * 50
+
+
+def models(world: World, count: int) -> None:
+    """So many models, and a push that changes each."""
+    for number in range(count - 1):
+        world.deploy(f"model_{number}")
+    world.differences = modified(*(f"model_code/{name}/train.py" for name in world.models))
 
 
 def test_a_throttled_look_up_fails_the_invocation_so_that_lambda_repeats_it(world: World) -> None:
