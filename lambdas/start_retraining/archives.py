@@ -12,7 +12,6 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from lambdas.start_retraining.commits import NEW_FOLDERS
 from lambdas.start_retraining.events import Ignored, Place, Push, Watched
 from lambdas.start_retraining.route import MODELS, Changed
 from lambdas.start_retraining.routed import Routed
@@ -48,10 +47,9 @@ class Archives:
         present = frozenset(path for path, checksum in files.items() if before.get(path) != checksum)
         return Changed(present, frozenset(before.keys() - files.keys()))
 
-    def new_models(self, push: Push, changed: Changed, known: Iterable[str]) -> list[str]:
-        """Folders that were pushed, with a model.yaml that no deployed model has."""
-        unknown = sorted(changed.folders - set(known))[:NEW_FOLDERS]
-        return [name for name in unknown if f"{MODELS}/{name}/model.yaml" in self._files(push)]
+    def is_model(self, push: Push, name: str) -> bool:
+        """Whether the folder of models that was pushed has a model.yaml."""
+        return f"{MODELS}/{name}/model.yaml" in self._files(push)
 
     def routed(self, push: Push, owed: Iterable[str]) -> None:
         """What the next push is compared with. Kept last: a push that was not routed to the end is compared again."""

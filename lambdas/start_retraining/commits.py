@@ -19,8 +19,6 @@ from lambdas.start_retraining.routed import Routed
 
 _GONE = {"CommitIdDoesNotExistException", "CommitDoesNotExistException", "InvalidCommitIdException"}
 _NO_FOLDER = {"FolderDoesNotExistException", "CommitDoesNotExistException"}
-NEW_FOLDERS = 20
-"""How many unknown folders of one push are looked into."""
 
 
 class Commits:
@@ -57,10 +55,10 @@ class Commits:
             return Changed(everything=frozenset(folder["relativePath"] for folder in folders))
         return self._differences(push)
 
-    def new_models(self, push: Push, changed: Changed, known: Iterable[str]) -> list[str]:
-        """Folders that were pushed, with a model.yaml that no deployed model has."""
-        unknown = sorted(changed.folders - set(known))[:NEW_FOLDERS]
-        return [name for name in unknown if self._is_model(push.commit, name)]
+    def is_model(self, push: Push, name: str) -> bool:
+        """Whether the folder of models that was pushed has a model.yaml."""
+        files = self._folder(push.commit, f"{MODELS}/{name}").get("files", ())
+        return any(file["relativePath"] == "model.yaml" for file in files)
 
     def any(self) -> bool:
         """Whether anything was ever pushed to the branch."""
@@ -96,10 +94,6 @@ class Commits:
         entries = [entry for page in pages for entry in page["differences"]]
         present, before = _paths(entries, "afterBlob"), _paths(entries, "beforeBlob")
         return Changed(present, before - present)
-
-    def _is_model(self, commit: str, name: str) -> bool:
-        files = self._folder(commit, f"{MODELS}/{name}").get("files", ())
-        return any(file["relativePath"] == "model.yaml" for file in files)
 
     def _folder(self, commit: str, path: str) -> dict[str, Any]:
         """What is in a folder, without the contents: a file of any size is only a name."""

@@ -18,14 +18,27 @@ from lambdas.start_retraining.archives import Archives
 from lambdas.start_retraining.arrivals import gather, later_windows, window_name
 from lambdas.start_retraining.commits import Commits
 from lambdas.start_retraining.decide import BY_PEOPLE, Decision, Defer, Ignore, Limits, Start, busy, decide, last_day
-from lambdas.start_retraining.events import Arrival, Ignored, Look, Place, Push, Request, Settled, Told, Watched
+from lambdas.start_retraining.events import (
+    MANUAL_SOURCE,
+    Arrival,
+    Ignored,
+    Look,
+    Place,
+    Push,
+    Request,
+    Settled,
+    Told,
+    Watched,
+)
 from lambdas.start_retraining.later import Event, Schedules
-from lambdas.start_retraining.route import Gone, Model, alarmed, concerned, owed
+from lambdas.start_retraining.route import Changed, Gone, Model, alarmed, concerned, owed
 from lambdas.start_retraining.routed import Routed
 
 _DAY = re.compile(r"/dt=(\d{4}-\d{2}-\d{2})/$")
 _NO_ROOM = ("ConcurrentPipelineExecutionsLimitExceededException", "ThrottlingException", "LimitExceededException")
 """CodePipeline's answers that a later start does not get, after the calls' own retries."""
+NEW_FOLDERS = 20
+"""How many unknown folders of one push are looked into, and told one by one."""
 AT_ONCE = 8
 """So many models are asked and started side by side, within the connections that a client keeps."""
 SPARE_SECONDS = 120
@@ -94,13 +107,20 @@ class Door:
         changed = sources.changed(push)
         concerns = concerned(push, self._models, changed)
         concerns += owed(push, self._models, self._routed.owed, concerns)
-        new = sources.new_models(push, changed, (model.name for model in self._models))
-        made = self._each(concerns)
-        made += [self._tell_new(name, push) for name in new]
+        made = [*self._each(concerns), *self._new_folders(push, changed)]
         sources.routed(push, [one.decision.model for one in made if isinstance(one.decision, Failed)])
         if not made:
             raise Ignored(f"push {push.commit[:8]} touches no model", trigger="push")
         yield from made
+
+    def _new_folders(self, push: Push, changed: Changed) -> Iterator[Made]:
+        """What is told of folders that no deployed model has, where they are models."""
+        unknown = sorted(changed.folders - {model.name for model in self._models})
+        for name in unknown[:NEW_FOLDERS]:
+            if self._sources.is_model(push, name):
+                yield self._tell_new(name, push)
+        if more := unknown[NEW_FOLDERS:]:
+            yield self._tell_more(more)
 
     def _arrival(self, arrival: Arrival) -> Made:
         self._refuse_before_the_first_push(arrival.model, "data")
@@ -235,10 +255,20 @@ class Door:
         return Made(replace(defer, reason=f"{defer.reason} (joins what waits for that already)"))
 
     def _tell_new(self, name: str, push: Push) -> Made:
-        advice = f"model_code/{name} is new and has no stacks yet: run cdk deploy '{_title(name)}-*', then push again"
+        advice = (f"model_code/{name} is new and has no stacks yet: run cdk deploy '{_title(name)}-*', then push a "
+                  f"change to it, or ask for its first retraining: ./pushline retrain {name}")  # fmt: skip
+        payload = json.dumps({"source": MANUAL_SOURCE, "detail": {"model": name, "reason": "first retraining"}})
+        command = (f"aws lambda invoke --function-name {self.setting.function} --cli-binary-format raw-in-base64-out "
+                   f"/dev/stdout --payload '{payload}'")  # fmt: skip
         self._tell(f"{name}: waits for a cdk deploy",
-                   f"{advice}.\nCommit: {push.commit}\nNothing else is affected.")  # fmt: skip
+                   f"{advice}; on AWS:\n{command}\nCommit: {push.commit}\nNothing else is affected.")  # fmt: skip
         return Made(Ignore(name, "push", advice))
+
+    def _tell_more(self, names: Sequence[str]) -> Made:
+        advice = (f"{len(names)} more folders of models are new and not looked into, from model_code/{names[0]} to "
+                  f"model_code/{names[-1]}; those with a model.yaml wait for a cdk deploy")  # fmt: skip
+        self._tell(f"{len(names)} more new folders of models", f"{advice}.")
+        return Made(Ignore(None, "push", advice))
 
     def _tell(self, subject: str, message: str) -> None:
         self._client("sns").publish(TopicArn=self.setting.topic, Subject=subject[:100], Message=message)
