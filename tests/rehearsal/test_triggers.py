@@ -1,106 +1,29 @@
-"""The door to retraining as it is deployed: its rules, its function, its schedules and its permissions, for real.
-
-Only the foundation's and the repository's stacks are deployed; the models are pipelines that do nothing but wait.
-"""
+"""Triggers other than pushes at the deployed door: its rules, function, schedules and permissions, for real."""
 
 from __future__ import annotations
 
-import itertools
-import json
-import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from rehearsal import assembly as cloud_assembly
 from rehearsal import audit
-from rehearsal.codecommit import git_url
 from rehearsal.connection import look
 from rehearsal.landscape import ModelParts
 from rehearsal.server import Running
-from rehearsal.triggers import by_hand, triggers
+from rehearsal.triggers import by_hand
 from tests.conftest import Assembly
-from tests.rehearsal.conftest import make_role, running
+from tests.rehearsal.deployed_door import Place, door
 from tests.rehearsal.scientist import until
-from tests.rehearsal.test_codecommit import commit, git
-from tests.rehearsal.test_codepipeline import action
 
-STACKS = ("Pushline-Foundation", "Pushline-Repository")
 OBJECTS = 60
-TIME_SCALE = 60.0
-"""Data settles within half a minute; the storm must be over well before a quarter."""
-Row = dict[str, Any]
-
-
-@dataclass
-class Place:
-    """A rehearsal with the door, and a clone to push from."""
-
-    at: Running
-    clone: Path
-
-    def model(self, name: str, *, seconds: int = 0, **values: Any) -> str:
-        """Deploy a model: its parameter, and a pipeline whose retraining waits."""
-        states = {"Wait": {"Type": "Wait", "Seconds": seconds, "End": True}}
-        machine = self.at.client("stepfunctions").create_state_machine(
-            name=name,
-            roleArn="arn:aws:iam::000000000000:role/retrain",
-            definition=json.dumps({"StartAt": "Wait", "States": states}),
-        )["stateMachineArn"]
-        pipeline = f"pushline-{name}"
-        self.at.client("codepipeline").create_pipeline(pipeline=_declaration(pipeline, machine))
-        value = {"pipeline": pipeline, "watch": [f"model_code/{name}"], "on_new_data": True, "on_drift": True,
-                 "cool_down_hours": 0, **values}  # fmt: skip
-        self.at.client("ssm").put_parameter(Name=f"/pushline/models/{name}", Value=json.dumps(value), Type="String")
-        return pipeline
-
-    def push(self, **files: str) -> str:
-        made = commit(self.clone, **files)
-        git(self.clone, "push", "-q", "origin", "HEAD:main")
-        return made
-
-    def land(self, model: str, *names: str) -> None:
-        s3 = self.at.client("s3")
-        (bucket,) = [found["Name"] for found in s3.list_buckets()["Buckets"] if "-data" in found["Name"]]
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda name: s3.put_object(Bucket=bucket, Key=f"raw/{model}/{name}", Body=b"x"), names))
-
-    def triggers(self, model: str | None) -> list[Row]:
-        client_of, landscape = look(self.at)
-        return [row for row in triggers(client_of, landscape.start_retraining_log) if row["model"] == model]
-
-    def started(self, pipeline: str) -> list[Row]:
-        """The executions that were started with a reason, oldest first."""
-        client = self.at.client("codepipeline")
-        found = client.list_pipeline_executions(pipelineName=pipeline)["pipelineExecutionSummaries"]
-        return [row for row in found[::-1] if row["trigger"]["triggerType"] == "StartPipelineExecution"]
-
-    def variables(self, pipeline: str, execution: Row) -> dict[str, str]:
-        found = self.at.client("codepipeline").get_pipeline_execution(
-            pipelineName=pipeline, pipelineExecutionId=execution["pipelineExecutionId"]
-        )
-        return {item["name"]: item["resolvedValue"] for item in found["pipelineExecution"]["variables"]}
 
 
 @pytest.fixture(scope="module")
 def place(assembly: Assembly, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("triggers")
-    with running(folder / "state", time_scale=TIME_SCALE) as at:
-        cloud_assembly.deploy(at, _only(assembly.path, folder / "cdk.out"), Console(quiet=True))
-        make_role(at, "retrain", "states.amazonaws.com")
-        make_role(at, "pipeline", "codepipeline.amazonaws.com", {"Action": "*", "Resource": "*"})
-        at.client("s3").create_bucket(Bucket="store")
-        clone = folder / "clone"
-        clone.mkdir()
-        git(clone, "init", "-q", "-b", "main")
-        git(clone, "remote", "add", "origin", git_url(at.state_dir, at.endpoint, "pushline"))
-        yield Place(at, clone)
+    with door(tmp_path_factory.mktemp("triggers"), assembly) as made:
+        yield made
 
 
 def test_before_the_first_push_new_data_is_ignored_and_visible(place: Place) -> None:
@@ -157,25 +80,6 @@ def test_a_drift_alarm_starts_the_pipeline_of_its_model_and_no_other(place: Plac
     assert not place.started(other)
 
 
-def test_what_an_older_commit_trains_is_never_registered_after_a_newer_one(place: Place) -> None:
-    pipeline = place.model("racing", seconds=180)
-    commits = [place.push(model_code__racing__train_dot_py=f"# {number}") for number in range(4)]
-    until(lambda: _at_rest(place, pipeline, commits[-1]), "the newest push was not retrained")
-    client = place.at.client("codepipeline")
-    retrained = []
-    for execution in place.started(pipeline):
-        actions = client.list_action_executions(
-            pipelineName=pipeline, filter={"pipelineExecutionId": execution["pipelineExecutionId"]}
-        )["actionExecutionDetails"]
-        retrained += [(found["startTime"], found["lastUpdateTime"], execution["sourceRevisions"][0]["revisionId"])
-                      for found in actions if found["stageName"] == "Retrain"]  # fmt: skip
-    retrained.sort()
-    order = [commits.index(commit_id) for *_, commit_id in retrained]
-    assert order == sorted(order)
-    assert order[-1] == 3
-    assert all(ended <= began for (_, ended, _), (began, _, _) in itertools.pairwise(retrained))
-
-
 def test_a_folder_that_is_not_deployed_is_told_and_by_hand_retrains_what_is(place: Place) -> None:
     pipeline = place.model("known")
     place.push(model_code__unknown__model_dot_yaml="name: unknown")
@@ -192,34 +96,6 @@ def test_nothing_was_denied(place: Place) -> None:
     assert list(audit.read(place.at.state_dir, denied=True)) == []
 
 
-def _only(source: Path, target: Path) -> Path:
-    """The assembly with no model's stacks."""
-    shutil.copytree(source, target)
-    manifest = json.loads((target / "manifest.json").read_text())
-    kept = {name: found for name, found in manifest["artifacts"].items()
-            if name.removesuffix(".assets") in STACKS or found["type"] == "cdk:tree"}  # fmt: skip
-    (target / "manifest.json").write_text(json.dumps({**manifest, "artifacts": kept}))
-    return target
-
-
-def _declaration(name: str, machine: str) -> Row:
-    source = {"RepositoryName": "pushline", "BranchName": "main", "PollForSourceChanges": "false"}
-    retrain = {"StateMachineArn": machine, "InputType": "Literal", "Input": "{}"}
-    return {
-        "name": name,
-        "roleArn": "arn:aws:iam::000000000000:role/pipeline",
-        "pipelineType": "V2",
-        "executionMode": "SUPERSEDED",
-        "artifactStore": {"type": "S3", "location": "store"},
-        "variables": [{"name": name, "defaultValue": "none"} for name in ("Trigger", "Reason", "AsOf")],
-        "stages": [
-            {"name": "Source",
-             "actions": [action("Source", "Source", "CodeCommit", source, outputArtifacts=[{"name": "Source"}])]},
-            {"name": "Retrain", "actions": [action("Retrain", "Invoke", "StepFunctions", retrain)]},
-        ],
-    }  # fmt: skip
-
-
 def _alarm(at: Running, name: str) -> None:
     metrics = at.client("cloudwatch")
     metrics.put_metric_alarm(
@@ -230,10 +106,3 @@ def _alarm(at: Running, name: str) -> None:
 
 def _waiting(schedules: Any, prefix: str) -> list[str]:
     return [row["Name"] for row in schedules.list_schedules()["Schedules"] if row["Name"].startswith(prefix)]
-
-
-def _at_rest(place: Place, pipeline: str, newest: str) -> bool:
-    started = place.started(pipeline)
-    over = all(row["status"] not in ("InProgress", "Stopping") for row in started)
-    heads = [row["sourceRevisions"][0]["revisionId"] for row in started if row.get("sourceRevisions")]
-    return over and newest in heads
