@@ -16,8 +16,6 @@ from rehearsal.vpc import check_for_glue
 
 GLUE = "glue.amazonaws.com"
 GRACE = 10.0
-KEPT = "kept"
-"""Beside the runs' folders: what they read, since a run of the next day reads nearly the same."""
 STANDIN = Path(__file__).parent / "awsglue_standin"
 
 # What Glue itself reads. None: any value is accepted and only recorded, as it changes nothing on one machine.
@@ -129,10 +127,8 @@ class GlueRun:
         modules = [place(uri.strip()) for uri in self._arguments.get("--extra-py-files", "").split(",") if uri.strip()]
         self._s3.download([(location, script), *((module, self._module(module)) for module in modules)])
         for prefix in self._prefixes():
-            found = {key: tag for key, tag in self._s3.listed(prefix).items() if _within(key, prefix.key)}
-            folder = self._data / prefix.bucket
-            copies = ((Place(prefix.bucket, key), tag, within(folder, key)) for key, tag in found.items())
-            self._s3.download_kept(copies, self._folder.parent / KEPT)
+            keys = [key for key in self._s3.keys(prefix) if key == prefix.key or _below(key, prefix.key)]
+            self._s3.download((Place(prefix.bucket, key), within(self._data / prefix.bucket, key)) for key in keys)
         self._write_settings()
         return script
 
@@ -268,8 +264,8 @@ def _packages() -> Path:
     return next((interpreter("glue-5.1").parent.parent / "lib").glob("python*/site-packages"))
 
 
-def _within(key: str, prefix: str) -> bool:
-    return key == prefix or key.startswith(prefix if prefix.endswith("/") or not prefix else f"{prefix}/")
+def _below(key: str, prefix: str) -> bool:
+    return key.startswith(prefix if prefix.endswith("/") or not prefix else f"{prefix}/")
 
 
 def _conf(value: str) -> dict[str, str]:

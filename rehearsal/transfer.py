@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import ClientError
 
 WORKERS = 8
 _WHOLE = TransferConfig(use_threads=False)
-NOT_MODIFIED = 304
 
 
 class Place(NamedTuple):
@@ -50,24 +44,11 @@ class Transfer:
 
     def keys(self, prefix: Place) -> list[str]:
         """Every key that starts with the prefix, without the empty "folders" that consoles make."""
-        return list(self.listed(prefix))
-
-    def listed(self, prefix: Place) -> dict[str, str]:
-        """As `keys`, each with its entity tag."""
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=prefix.bucket, Prefix=prefix.key)
-        items = (item for page in pages for item in page.get("Contents", ()))
-        return {item["Key"]: item["ETag"] for item in items if not item["Key"].endswith("/")}
+        return [item["Key"] for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
 
     def download(self, copies: Iterable[tuple[Place, Path]]) -> None:
         _each(self._fetch, copies)
-
-    def download_kept(self, copies: Iterable[tuple[Place, str, Path]], kept: Path) -> None:
-        """As `download`; what an entity tag stands for is kept, so that the next time S3 answers without the body.
-
-        S3 is asked for every object all the same: who may not read it gets no kept copy either.
-        """
-        kept.mkdir(parents=True, exist_ok=True)
-        _each(lambda source, tag, target: self._fetch_kept(source, tag, target, kept), copies)
 
     def upload(self, copies: Iterable[tuple[Path, Place]], kms_key: str | None = None) -> None:
         extra = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
@@ -92,34 +73,11 @@ class Transfer:
         return len(files)
 
     def _fetch(self, source: Place, target: Path) -> None:
-        _write(self._s3.get_object(Bucket=source.bucket, Key=source.key)["Body"], target)
-
-    def _fetch_kept(self, source: Place, tag: str, target: Path, kept: Path) -> None:
-        copy = _copy(kept, source, tag)
-        try:
-            known = {"IfNoneMatch": tag} if copy.is_file() else {}
-            answer = self._s3.get_object(Bucket=source.bucket, Key=source.key, **known)
-        except ClientError as error:
-            if error.response["ResponseMetadata"]["HTTPStatusCode"] != NOT_MODIFIED:
-                raise
-        else:
-            copy = _copy(kept, source, answer["ETag"])  # it may have been written again since it was listed
-            partial = kept / uuid.uuid4().hex
-            _write(answer["Body"], partial)
-            os.replace(partial, copy)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(copy, target)  # a link would let a script change what is kept
-
-
-def _write(body: Any, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        for chunk in body.iter_chunks(1 << 20):
-            file.write(chunk)
-
-
-def _copy(kept: Path, source: Place, tag: str) -> Path:
-    return kept / hashlib.sha256(f"{source.uri}\n{tag}".encode()).hexdigest()
+        body = self._s3.get_object(Bucket=source.bucket, Key=source.key)["Body"]
+        with target.open("wb") as file:
+            for chunk in body.iter_chunks(1 << 20):
+                file.write(chunk)
 
 
 def relative(key: str, prefix: str) -> str:
