@@ -313,7 +313,7 @@ def replay(
     repository: Annotated[Path, typer.Option(help="The git repository that is cloned and pushed.")] = Path("."),
     plot: Annotated[Path | None, typer.Option(help="Where the plot goes (default: in the state directory).")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the embedded cloud running.")] = False,
-    time_scale: TimeScale = 200.0,
+    time_scale: TimeScale = 100.0,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for a step to come to rest.")] = 1800,
     as_json: AsJson = False,
 ) -> None:
