@@ -6,6 +6,7 @@ import datetime as dt
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from ruamel.yaml import YAML
 from config import load_settings
 from contract import load_models
 from rehearsal.landscape import ModelParts
-from rehearsal.replay import clone, happened
+from rehearsal.replay import clone, happened, stage
 from rehearsal.replay.journal import Journal
 from rehearsal.replay.plan import Plan, Refused, plan
 from rehearsal.replay.report import table
@@ -133,6 +134,21 @@ def test_monitoring_counts_from_the_moment_on_and_when_it_has_ended() -> None:
     assert happened.monitored(lambda *_: states, parts, moment) is None
     states.rows = (execution(40, "SUCCEEDED"), execution(20, "FAILED"), execution(0, "SUCCEEDED"))
     assert happened.monitored(lambda *_: states, parts, moment) == "FAILED"
+
+
+def test_the_first_push_waits_until_the_door_knows_of_all_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look finds more of the events decided; other triggers' do not count."""
+    counts = iter([3, 9, 10, 99])
+    looks: list[int] = []
+
+    def triggers(*_: Any) -> list[dict[str, Any]]:
+        looks.append(next(counts))
+        return [{"trigger": "data", "count": looks[-1]}, {"trigger": "schedule", "count": 50}]
+
+    monkeypatch.setattr(stage, "triggers", triggers)
+    monkeypatch.setattr(stage, "POLL_SECONDS", 0.0)
+    stage._heard(SimpleNamespace(client_of=None, landscape=SimpleNamespace(start_retraining_log="log")), 10)
+    assert looks == [3, 9, 10]
 
 
 def test_the_table_tells_how_a_steps_monitoring_ended() -> None:
