@@ -80,7 +80,7 @@ def _role(found: Template) -> Role:
     (trust,) = properties["AssumeRolePolicyDocument"]["Statement"]
     principal = trust["Principal"]
     by = f"`{principal['Service']}`" if "Service" in principal else f"the role `{_text(principal['AWS'])}`"
-    conditions = _conditions(trust.get("Condition", {}))
+    conditions = [*_conditions(trust.get("Condition", {}))]
     policies = [s for policy in properties.get("Policies", []) for s in _statements(policy["PolicyDocument"])]
     return Role(f"{by} when {' '.join(f'`{c}`' for c in conditions)}" if conditions else by, policies)
 

@@ -11,7 +11,7 @@ from typing import Any
 from stacks.acknowledgements import TABLE
 from stacks.role_reader import Role, read_roles
 from stacks.seldom_used import SELDOM_USED
-from stacks.trust import ACCOUNT_ONLY, IN_ARNS, SOURCES
+from stacks.trust import IN_ARNS, SOURCES, UNBOUND
 
 PAGE = Path("docs") / "security.md"
 _PART = re.compile(r"(<!-- generated: ([a-z ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -87,8 +87,8 @@ def _seldom() -> Iterator[tuple[str, ...]]:
 
 
 def _trust() -> Iterator[tuple[str, ...]]:
-    for service, pattern in sorted({**SOURCES, **ACCOUNT_ONLY}.items()):
-        yield f"`{service}`", pattern if service in ACCOUNT_ONLY else f"`{IN_ARNS.get(service, service)}:…:{pattern}`"
+    for service, pattern in sorted({**SOURCES, **UNBOUND}.items()):
+        yield f"`{service}`", pattern if service in UNBOUND else f"`{IN_ARNS.get(service, service)}:…:{pattern}`"
 
 
 if __name__ == "__main__":

@@ -21,6 +21,10 @@ SESSION_SECONDS = 12 * 3600
 RENEW_SECONDS = 3600
 """A cached session with less than this to live is made anew."""
 
+SAYS_NOTHING = ("cloudformation.amazonaws.com",)
+"""Who tells neither `aws:SourceArn` nor `aws:SourceAccount` when it assumes a role: it is documented for none of the
+roles that stacks are given, so a trust policy that asks for them must not pass for one that works."""
+
 
 class Roles:
     """Assumes roles as AWS services do, and decides what their sessions may do."""
@@ -150,7 +154,11 @@ def _register(role: str, session: str) -> Credentials:
 
 def _unnamed(by: str, account: str, region: str) -> str:
     """What a service acts for where its adapter does not say: something of the service in that account."""
-    return "" if by.startswith("arn:") else f"arn:aws:{by.partition('.')[0]}:{region}:{account}:unnamed"
+    return (
+        ""
+        if by.startswith("arn:") or by in SAYS_NOTHING
+        else f"arn:aws:{by.partition('.')[0]}:{region}:{account}:unnamed"
+    )
 
 
 def _source_keys(source: str) -> dict[str, str]:

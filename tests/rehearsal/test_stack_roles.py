@@ -87,3 +87,16 @@ def test_without_a_grant_nothing_is_deleted(cloud: Running, lacking: str) -> Non
     assert finished(cloud, name, "CREATE")[0] == "CREATE_COMPLETE"
     stacks.delete_stack(StackName=name)
     assert finished(cloud, name, "DELETE")[0] == "DELETE_FAILED"
+
+
+@pytest.mark.parametrize("key", ["aws:SourceAccount", "aws:SourceArn"])
+def test_a_role_that_wants_to_know_for_whom_is_no_role_for_stacks(cloud: Running, key: str) -> None:
+    name = key.replace(":", "-")
+    may = role(cloud, name, CREATING)
+    trust = cloud.client("iam").get_role(RoleName=name)["Role"]["AssumeRolePolicyDocument"]
+    trust["Statement"][0]["Condition"] = {"StringLike": {key: "*"}}
+    cloud.client("iam").update_assume_role_policy(RoleName=name, PolicyDocument=json.dumps(trust))
+    cloud.client("cloudformation").create_stack(StackName=name, TemplateBody=template(name), RoleARN=may,
+                                                OnFailure="DO_NOTHING")  # fmt: skip
+    status, why = finished(cloud, name, "CREATE")
+    assert (status, "its trust policy does not allow it" in why) == ("CREATE_FAILED", True)

@@ -29,6 +29,10 @@ def test_the_page_tells_every_role(assembly: Assembly) -> None:
     assert all(f"### `{role}`\n" in text for role in told)
 
 
+def test_a_role_without_conditions_has_no_empty_ones() -> None:
+    assert "when ." not in (ROOT / "docs" / "security.md").read_text()
+
+
 def test_every_resource_is_granted_with_a_reason(assembly: Assembly) -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     rows = text.partition("## Statements on every resource")[2].partition("\n## ")[0].splitlines()

@@ -1,4 +1,4 @@
-"""Who may act in our name: every service principal in a trust or resource policy is bound to this account."""
+"""Who may act in our name: service principals in trust and resource policies are bound to this account."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from stacks.trust import ACCOUNT_ONLY, IN_ARNS, SOURCES
+from stacks.trust import IN_ARNS, SOURCES, UNBOUND
 from tests.conftest import Assembly
 
 OTHERWISE_BOUND = {
@@ -69,15 +69,17 @@ def test_there_are_such_policies(assembly: Assembly) -> None:
     assert {service for _, service, _ in admitted(assembly)} >= {"logging", "logs", "cloudwatch"}
 
 
-def test_services_assume_roles_only_for_this_account(assembly: Assembly) -> None:
-    for role, _, statement in trusts(assembly):
+def test_services_assume_roles_only_for_this_account_or_the_table_says_why_not(assembly: Assembly) -> None:
+    for role, service, statement in trusts(assembly):
+        if service in UNBOUND:
+            assert keys(statement) == {}, role
+            continue
         assert keys(statement).get("aws:SourceAccount") == {"Ref": "AWS::AccountId"}, role
 
 
 def test_services_assume_roles_only_for_a_resource_of_theirs_or_the_table_says_why_not(assembly: Assembly) -> None:
     for role, service, statement in trusts(assembly):
-        if service in ACCOUNT_ONLY:
-            assert "aws:SourceArn" not in keys(statement), role
+        if service in UNBOUND:
             continue
         source = keys(statement)["aws:SourceArn"]
         if "Fn::GetAtt" in source:
@@ -89,7 +91,7 @@ def test_services_assume_roles_only_for_a_resource_of_theirs_or_the_table_says_w
         assert '"AWS::Region"' in named, role
 
 
-@pytest.mark.parametrize("service", ACCOUNT_ONLY)
+@pytest.mark.parametrize("service", UNBOUND)
 def test_no_row_of_the_table_is_left_over(assembly: Assembly, service: str) -> None:
     assert service in {found for _, found, _ in trusts(assembly)}
     assert service not in SOURCES
