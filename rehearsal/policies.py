@@ -14,6 +14,8 @@ from rehearsal.landscape import ClientOf
 
 Policy = dict[str, Any]
 TOOLKIT = "CDKToolkit"
+BUCKETS = "arn:aws:s3:::"
+"""How ARNs of buckets begin, which name no account."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,15 @@ def roles(client_of: ClientOf) -> dict[str, Role]:
 
 
 def of_resources(client_of: ClientOf) -> dict[str, Policy]:
-    """The policies that buckets, topics, queues, keys, functions and model package groups have of their own, by ARN."""
-    kinds = (_buckets, _topics, _queues, _keys, _functions, _groups)
+    """The policies that resources have themselves, by ARN: buckets, topics, queues, keys, buses, functions, groups."""
+    kinds = (_buckets, _topics, _queues, _keys, _buses, _functions, _groups)
     return {arn: policy for kind in kinds for arn, policy in kind(client_of)}
+
+
+def accounts_of_buckets(client_of: ClientOf) -> dict[str, str]:
+    """The account of every bucket that these clients' account has, by the bucket's ARN."""
+    account = str(client_of("sts").get_caller_identity()["Account"])
+    return dict.fromkeys((BUCKETS + bucket["Name"] for bucket in client_of("s3").list_buckets()["Buckets"]), account)
 
 
 def names_in_stacks(client_of: ClientOf) -> set[str]:
@@ -59,7 +67,7 @@ def names_in_stacks(client_of: ClientOf) -> set[str]:
 
 def owner(arn: str) -> str:
     """The ARN of what has the policy: an object's bucket, a package's group, a version's function, else itself."""
-    if arn.startswith("arn:aws:s3:::"):
+    if arn.startswith(BUCKETS):
         return arn.partition("/")[0]
     if ":model-package/" in arn:
         return arn.replace(":model-package/", ":model-package-group/").rpartition("/")[0]
@@ -101,7 +109,7 @@ def _buckets(client_of: ClientOf) -> Iterator[tuple[str, Policy]]:
     s3 = client_of("s3")
     for bucket in s3.list_buckets()["Buckets"]:
         try:
-            yield f"arn:aws:s3:::{bucket['Name']}", _document(s3.get_bucket_policy(Bucket=bucket["Name"])["Policy"])
+            yield BUCKETS + bucket["Name"], _document(s3.get_bucket_policy(Bucket=bucket["Name"])["Policy"])
         except ClientError:  # it has none
             continue
 
@@ -125,6 +133,13 @@ def _keys(client_of: ClientOf) -> Iterator[tuple[str, Policy]]:
     kms = client_of("kms")
     for key in (key for page in kms.get_paginator("list_keys").paginate() for key in page["Keys"]):
         yield key["KeyArn"], _document(kms.get_key_policy(KeyId=key["KeyId"], PolicyName="default")["Policy"])
+
+
+def _buses(client_of: ClientOf) -> Iterator[tuple[str, Policy]]:
+    events = client_of("events")
+    for bus in events.list_event_buses()["EventBuses"]:
+        if policy := events.describe_event_bus(Name=bus["Name"]).get("Policy"):
+            yield bus["Arn"], _document(policy)
 
 
 def _functions(client_of: ClientOf) -> Iterator[tuple[str, Policy]]:

@@ -104,9 +104,11 @@ def _with_names(original: Callable[..., str]) -> Callable[..., str]:
     def extract(
         service: str, method: str, path: str, headers: Params, body: bytes, query: Params, region: str, account: str
     ) -> str:
-        if headers.get("x-amz-target", "").rpartition(".")[2] in _NAMELESS:
+        operation = headers.get("x-amz-target", "").rpartition(".")[2]
+        if operation in _NAMELESS:
             return "*"
-        if service in _NAMED and body.startswith(b"{") and (named := _NAMED[service](json.loads(body))):
+        name = _NAMED_BY_OPERATION.get(operation) or _NAMED.get(service)
+        if name is not None and body.startswith(b"{") and (named := name(json.loads(body))):
             return f"arn:aws:{_IN_ARNS.get(service, service)}:{region}:{account}:{named}"
         return original(service, method, path, headers, body, query, region, account)
 
@@ -131,14 +133,19 @@ def _rule(given: Params) -> str:
     return f"rule/{name}" if bus == "default" else f"rule/{bus}/{name}"
 
 
+def _bus(given: Params) -> str:
+    return f"event-bus/{given.get('Name', 'default').rpartition('/')[2]}"
+
+
 def _alarm(given: Params) -> str:
     """DescribeAlarms for one alarm takes permission on that alarm; for more, on all."""
     names = given.get("AlarmNames") or []
     return f"alarm:{names[0]}" if len(names) == 1 else ""
 
 
-_NAMELESS = ("CreateSecurityConfiguration", "DeleteSecurityConfiguration", "GetSecurityConfiguration")
-"""Glue checks them on no resource; ministack takes the name for a table's."""
+_NAMELESS = ("CreateSecurityConfiguration", "DeleteSecurityConfiguration", "GetSecurityConfiguration",
+             "PutPermission", "RemovePermission")  # fmt: skip
+"""Glue and EventBridge check them on no resource; ministack takes the name for a table's, or names the bus."""
 _IN_ARNS = {"monitoring": "cloudwatch"}
 _NAMED: dict[str, Callable[[Params], str]] = {
     "ssm": _parameter,
@@ -146,6 +153,7 @@ _NAMED: dict[str, Callable[[Params], str]] = {
     "events": _rule,
     "monitoring": _alarm,
 }
+_NAMED_BY_OPERATION = dict.fromkeys(("CreateEventBus", "DeleteEventBus", "DescribeEventBus", "UpdateEventBus"), _bus)
 """Resources of services for which ministack has none, or not the one that AWS checks."""
 
 

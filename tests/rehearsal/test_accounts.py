@@ -15,9 +15,9 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 
 from rehearsal import assembly as deployment
-from rehearsal import predictions, status
+from rehearsal import audit, predictions, second_opinion, status
 from rehearsal.approval import set_approval
-from rehearsal.connection import look
+from rehearsal.connection import in_each_account, look
 from rehearsal.landscape import ClientOf, Landscape
 from rehearsal.server import Running
 from tests.conftest import ACCOUNTS, Assembly
@@ -78,7 +78,7 @@ class Accounts:
         return [row["reason"] for row in status.releases(self.client_of, self.landscape.model("flight_delay"))]
 
     def audited(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.at.state_dir / "audit.jsonl").read_text().splitlines()]
+        return audit.read(self.at.state_dir)
 
 
 def _model(factor: int) -> bytes:
@@ -171,3 +171,15 @@ def test_another_accounts_root_neither_reads_nor_decides(accounts: Accounts, fir
         accounts.root("staging", "sagemaker").update_model_package(
             ModelPackageArn=first, ModelApprovalStatus="Rejected"
         )
+
+
+def test_an_independent_evaluator_agrees_across_accounts(accounts: Accounts, first: str) -> None:
+    """Last in the file: it judges what the others did, the refusals by other accounts' buckets among it."""
+    entries = accounts.audited()
+    crossing = [entry["decision"] for entry in entries
+                if entry["resource"].startswith(f"arn:aws:s3:::{ARTIFACTS}/")
+                and entry.get("role", "").split(":")[4:5] not in ([], [ACCOUNTS["training"]])]  # fmt: skip
+    opinion = second_opinion.ask(in_each_account(accounts.at), entries)
+    assert opinion.disagreements == []
+    assert {"Allow", "ImplicitDeny"} <= set(crossing)
+    assert set(opinion.left_out) <= {"administrator"}
