@@ -57,7 +57,7 @@ class Roles:
         """Raise AccessDenied unless the trust policy of `role` names `by`, and its own policy if that is a role."""
         record = find_role(role)
         trust = record["AssumeRolePolicyDocument"] if record else {}
-        allowed, statement = _trusts(trust, by, role, source)
+        allowed, statement = _allows(trust, by, "sts:AssumeRole", role, source)
         if allowed and by.startswith("arn:"):
             self.decide(_register(by, "rehearsal"), Permission("sts:AssumeRole", role))
         self._record(by, Permission("sts:AssumeRole", role), allowed, "trust", source, statement)
@@ -166,23 +166,18 @@ def _source_keys(source: str) -> dict[str, str]:
     return {"aws:SourceArn": source, "aws:SourceAccount": source.split(":")[4]} if source else {}
 
 
-def _trusts(document: str | dict[str, Any], by: str, role: str, source: str) -> tuple[bool, dict[str, Any] | None]:
-    """Whether the trust policy lets the service principal in; ministack's own evaluator lets any service in."""
-    if by.startswith("arn:"):
-        return bool(iam_evaluator.evaluate_trust_policy(document, by)), None
-    return _allows(document, by, "sts:AssumeRole", role, source)
-
-
 def _allows(
     document: str | dict[str, Any], by: str, action: str, resource: str, source: str
 ) -> tuple[bool, dict[str, Any] | None]:
-    """The decision of a policy that names principals, and the statement that made it."""
+    """The decision of a policy that names principals, and the statement that made it.
+
+    Decided here, since ministack's own evaluator lets any service in and does not tell the statement."""
     policy = json.loads(document) if isinstance(document, str) else document
     keys = {key.lower(): value for key, value in _source_keys(source).items()}
-    account = (source or resource).split(":")[4]
+    kind, of = ("AssumedRole", by) if by.startswith("arn:") else ("Service", source or resource)
     # A service calls over TLS, also from a thread that has no request's origin.
     context = iam_evaluator.EvalContext(
-        by, "Service", account, action, resource, "", secure_transport=True, service_context=keys
+        by, kind, of.split(":")[4], action, resource, "", secure_transport=True, service_context=keys
     )
     statements = policy.get("Statement", [])
     applying = [s for s in ([statements] if isinstance(statements, dict) else statements) if _concerns(s, by, context)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from rehearsal import audit
 from rehearsal.codecommit import git_url
 from rehearsal.server import Running
 from tests.rehearsal.conftest import make_role, open_queue
@@ -149,6 +150,10 @@ def test_each_action_works_with_exactly_the_permissions_of_its_role(
     assert (status, set(errors)) == ("Succeeded", {"Source", "Verify", "Retrain"})
     logged = cloud.client("logs").filter_log_events(logGroupName="/aws/codebuild/verify")["events"]
     assert any("Entering phase BUILD" in event["message"] for event in logged)
+    by_role = [line for line in audit.read(cloud.state_dir)
+               if line["action"] == "sts:AssumeRole" and line["principal"].endswith(":role/pipeline")]  # fmt: skip
+    assert by_role
+    assert all(line["statement"]["Principal"] == {"AWS": line["principal"]} for line in by_role)
 
 
 @pytest.mark.parametrize(
