@@ -10,6 +10,8 @@ from stacks.states import State, expression, task
 POLL_SECONDS = 15
 DOUBTS = 4
 """How often to look again at what should not be so, before people are told."""
+PATIENCE = 4
+"""How often to look again at what another execution is about to do, before this one does it in its place."""
 LOOK = "Look at the registry"
 WAIT = "Wait, then look at the registry anew"
 DESCRIBE_ENDPOINT = "Describe what is live"
@@ -141,6 +143,7 @@ def describe_stack(
     """Read the stack's status and live parameters; and its model, which it puts out where there is no endpoint."""
     stack = """{
         'status': $states.result.Stacks[0].StackStatus,
+        'began': $append($states.result.Stacks[0].LastUpdatedTime, ['1970-01-01T00:00:00.000Z'])[0],
         'model': $append($states.result.Stacks[0].Outputs[OutputKey = 'LiveModel'].OutputValue, ['none'])[0],
         'parameters': $merge([{}, $states.result.Stacks[0].Parameters.{ParameterKey: ParameterValue}]) }"""
     return call("cloudformation:describeStacks", {"StackName": name}, then, assign={"stack": expression(stack)},

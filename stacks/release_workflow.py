@@ -27,6 +27,7 @@ from stacks.release_steps import (
     DOUBTS,
     IN_PROGRESS,
     LOOK,
+    PATIENCE,
     PREPARE,
     REJECT,
     STAGE,
@@ -76,6 +77,7 @@ def _read_registry(deployment: Deployment) -> dict[str, State]:
             tried="",
             previous={},
             doubts=0,
+            rolled_back=0,
             problem="",
             reason="",
             sample="",
@@ -128,10 +130,12 @@ def _describe_wanted(deployment: Deployment) -> dict[str, State]:
     facts = "$states.result.CustomerMetadataProperties"
     unsaid = "'sample_request': '', 'sample_answer': '', 'evaluation': 'none'"
     stage = f"'stage': {STAGE}, " if deployment.awaits_shadow else ""
+    changed = "$append($states.result.LastModifiedTime, [$states.result.CreationTime])[0]"
     wanted = f"""{{
         {stage}
         'version': $states.result.ModelPackageVersion, 'arn': $states.result.ModelPackageArn,
-        'status': $states.result.ModelApprovalStatus, 'facts': $merge([{{{unsaid}}}, {facts}]) }}"""
+        'status': $states.result.ModelApprovalStatus, 'changed': {changed},
+        'facts': $merge([{{{unsaid}}}, {facts}]) }}"""
     gone = "$contains($problem, /does not exist|not found|[Cc]ould not find|[Cc]annot find/)"
     return {
         "Is a version wanted?": choice(
@@ -200,6 +204,11 @@ def _parameters(deployment: Deployment) -> str:
 
 def _compare_with_stack(deployment: Deployment) -> dict[str, State]:
     carried, alone = as_carried(deployment), f"$merge([$release, {WITHOUT_SHADOW}])"
+    # Whoever began that update rejects the version next; until then it looks as if nobody had tried it.
+    failed = (
+        "$stack.status = 'UPDATE_ROLLBACK_COMPLETE' and $toMillis($stack.began) >= $toMillis($wanted.changed)"
+        f" and $rolled_back < {PATIENCE}"
+    )
     stuck = "'The serving stack is in ' & $stack.status & ', which no update can start from.'"
     return {
         "Describe the serving stack": describe_stack(deployment.serving_stack, "Is the stack at rest?"),
@@ -210,6 +219,7 @@ def _compare_with_stack(deployment: Deployment) -> dict[str, State]:
         "Does the stack carry the wanted version?": choice(
             when(f"{carried} = $release", DESCRIBE_ENDPOINT, paused=False),
             when(f"$merge([{carried}, {{'Autoscaling': '{ON}'}}]) = $release", DESCRIBE_ENDPOINT, paused=True),
+            when(failed, WAIT, rolled_back=expression("$rolled_back + 1")),
             *shadow_rules(deployment),
             # A version is released without a shadow, which follows when it is live.
             otherwise(PREPARE, **({"release": expression(alone)} if deployment.shadows else {}))),

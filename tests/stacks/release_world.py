@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -69,7 +70,13 @@ class World:
 
     def __post_init__(self) -> None:
         self.parameters = self.no_model
-        self._baking = 0
+        self._baking = self._ticks = 0
+        self._updated: dict[str, str] = {}
+
+    def now(self) -> str:
+        """A clock that moves on with each look at it, from an hour before the executions start."""
+        self._ticks += 1
+        return (datetime(2013, 3, 1, 5) + timedelta(seconds=self._ticks)).isoformat() + "Z"
 
     @property
     def no_model(self) -> dict[str, str]:
@@ -92,6 +99,7 @@ class World:
             "ModelPackageArn": package_arn(version),
             "ModelApprovalStatus": status,
             "ModelPackageStatus": "Completed",
+            "CreationTime": self.now(),
             "InferenceSpecification": {"Containers": [container]},
             "CustomerMetadataProperties": {name: text for name, text in (metadata | facts).items() if text},
         }
@@ -113,10 +121,18 @@ class World:
         self.tags["pushline:smoke-tested"] = package_arn(version)
         self._deploy()
 
+    def rolled_back(self) -> None:
+        """Another execution's update has just failed."""
+        self.stack_status, self._updated = "UPDATE_ROLLBACK_COMPLETE", {"LastUpdatedTime": self.now()}
+
     def _deploy(self) -> None:
         number = len(self.configs) + len(self.deleted)
         title = self.deployment.title
         self.configs[f"{title}EndpointConfig-{number}"] = f"{title}Model-{number}"
+
+    def decide(self, version: int, status: str) -> None:
+        """What a person decides about a version."""
+        self.packages[version] |= {"ModelApprovalStatus": status, "LastModifiedTime": self.now()}
 
     @property
     def live_version(self) -> int:
@@ -163,14 +179,14 @@ class World:
         said = change.get("ApprovalDescription") or change["ModelLifeCycle"]["StageDescription"]
         assert not set("\n\r\t") & set(said)
         assert len(said) <= 1024
-        self.packages[_version(change["ModelPackageArn"])] |= change
+        self.packages[_version(change["ModelPackageArn"])] |= change | {"LastModifiedTime": self.now()}
         return {}
 
     def _describe_stacks(self, query: dict[str, Any]) -> dict[str, Any]:
         parameters = [{"ParameterKey": key, "ParameterValue": value} for key, value in self.parameters.items()]
         self._baking -= 1
         status = "UPDATE_IN_PROGRESS" if self._baking >= 0 else self.stack_status
-        return {"Stacks": [{"StackStatus": status, "Parameters": parameters}]}
+        return {"Stacks": [{"StackStatus": status, "Parameters": parameters, **self._updated}]}
 
     def _update_stack(self, update: dict[str, Any]) -> dict[str, Any]:
         assert update["UsePreviousTemplate"] is True
@@ -180,6 +196,7 @@ class World:
         if target == self.parameters:
             raise TaskFailed("CloudFormation.CloudFormationException", "No updates are to be performed.")
         self.updates.append(target)
+        self._updated = {"LastUpdatedTime": self.now()}
         version = _version(target["ModelPackageArn"])
         if {version, _version(target.get("ShadowModelPackageArn", ""))} & self.broken:
             self.stack_status = "UPDATE_ROLLBACK_COMPLETE"
