@@ -18,6 +18,8 @@ EVENT_SKEW = dt.timedelta(seconds=5)
 """How far the clocks of two services may differ; CodeCommit's events tell whole seconds only."""
 BUSY_WAIT = dt.timedelta(minutes=5)
 """When a start is tried again that CodePipeline had no room for."""
+TURN_WAIT = dt.timedelta(minutes=15)
+"""When a request for older data looks again whether the pipeline is free."""
 _REASON_LIMIT = 200  # a pipeline variable takes 1,000 characters; the registry's metadata 256
 BY_PEOPLE = ("push", "manual")
 """The cool-down is not for what a person did, and who did it hears when it has to wait."""
@@ -100,7 +102,7 @@ def decide(request: Request, model: Model, runs: Sequence[Run], limits: Limits, 
         return Ignore(model.name, request.trigger, unwanted)
     if covering := _covering(request, runs):
         return Ignore(model.name, request.trigger, f"execution {covering.id} does it: {request.reason}")
-    waits = [wait for wait in _waits(request, model, runs, limits) if wait[0] > now]
+    waits = [wait for wait in _waits(request, model, runs, limits, now) if wait[0] > now]
     if waits:
         until, why = max(waits)
         return _defer(request, model, until, why)
@@ -140,6 +142,10 @@ def _covering(request: Request, runs: Sequence[Run]) -> Run | None:
     return next((run for run in good if run.started > request.asked + skew and _as_new(request, run)), None)
 
 
+def _under_way(runs: Sequence[Run]) -> Run | None:
+    return next((run for run in runs if run.trained and run.status == "InProgress"), None)
+
+
 def _as_new(request: Request, run: Run) -> bool:
     """Whether the execution takes data as new as the request would."""
     if run.as_of == NONE or run.trigger == "data":
@@ -147,8 +153,8 @@ def _as_new(request: Request, run: Run) -> bool:
     return request.as_of != NONE and run.as_of >= request.as_of
 
 
-def _waits(request: Request, model: Model, runs: Sequence[Run],
-           limits: Limits) -> Iterator[tuple[dt.datetime, str]]:  # fmt: skip
+def _waits(request: Request, model: Model, runs: Sequence[Run], limits: Limits,
+           now: dt.datetime) -> Iterator[tuple[dt.datetime, str]]:  # fmt: skip
     trained = sorted(run.started for run in runs if run.trained)
     if trained and request.trigger not in BY_PEOPLE:
         cool_down = dt.timedelta(hours=model.cool_down_hours)
@@ -156,6 +162,9 @@ def _waits(request: Request, model: Model, runs: Sequence[Run],
     if len(trained) >= limits.maximum_per_day:
         yield (trained[-limits.maximum_per_day] + BUDGET_PERIOD,
                f"budget of {limits.maximum_per_day} retrainings a day is used up")  # fmt: skip
+    # In the pipeline the newer execution takes the place of one that waits, and this one has older data than that.
+    if request.trigger == "manual" and request.as_of != NONE and (first := _under_way(runs)):
+        yield now + TURN_WAIT, f"execution {first.id} goes first"
 
 
 def _defer(request: Request, model: Model, until: dt.datetime, why: str, *, alone: bool = False) -> Defer:

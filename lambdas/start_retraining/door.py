@@ -37,6 +37,8 @@ from lambdas.start_retraining.routed import Routed
 _DAY = re.compile(r"/dt=(\d{4}-\d{2}-\d{2})/$")
 _NO_ROOM = ("ConcurrentPipelineExecutionsLimitExceededException", "ThrottlingException", "LimitExceededException")
 """CodePipeline's answers that a later start does not get, after the calls' own retries."""
+LONG = dt.timedelta(hours=1)
+"""Who heard already that a request waits hears again only if it is for longer than that."""
 NEW_FOLDERS = 20
 """How many unknown folders of one push are looked into, and told one by one."""
 AT_ONCE = 8
@@ -245,7 +247,8 @@ class Door:
 
     def _come_again(self, defer: Defer, request: Request) -> Made:
         made = self._defer(defer, later.again(request, defer.until))
-        if made.decision is defer and request.trigger in BY_PEOPLE:
+        news = request.due is None or defer.until - max(self.now, request.due) > LONG
+        if made.decision is defer and request.trigger in BY_PEOPLE and news:
             self._tell(f"{defer.model}: a retraining waits", f"{defer.reason}.\nIt starts then by itself.")
         return made
 

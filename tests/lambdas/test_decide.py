@@ -167,6 +167,18 @@ def test_the_same_event_has_the_same_token_and_every_other_one_another() -> None
     assert all(token.isalnum() and len(token) <= 128 for token in tokens)
 
 
+def test_older_data_by_hand_waits_until_the_pipeline_is_free() -> None:
+    """A waiting execution would be superseded by it, and what a push or newer data asked for be lost."""
+    asked = request("manual", as_of="2013-03-01")
+    running, over = run(HOUR, id="e1", status="InProgress"), run(2 * HOUR)
+    deferred = decided(asked, running, over)
+    assert isinstance(deferred, Defer)
+    assert deferred.reason.endswith("execution e1 goes first")
+    assert NOON < deferred.until <= NOON + 20 * MINUTE
+    assert isinstance(decided(asked, over, run(HOUR, status="InProgress", trained=False)), Start)
+    assert isinstance(decided(request("manual"), running, over), Start)
+
+
 # -- what a model does not want -------------------------------------------------------------------------------
 
 

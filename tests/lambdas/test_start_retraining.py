@@ -64,6 +64,17 @@ def test_by_hand_retrains_on_the_day_asked_for(world: World) -> None:
                                             "AsOf": "2013-03-01"}  # fmt: skip
 
 
+def test_older_data_by_hand_comes_after_the_push_that_waits_and_is_told_once(world: World) -> None:
+    training, waiting = (world.ran(ago, status="InProgress", commit=NEW) for ago in (2 * HOUR, HOUR))
+    (made,) = world.invoke(manual_event(as_of="2013-03-01"))
+    assert (made["decision"], f"execution {waiting.id} goes first" in made["reason"]) == ("defer", True)
+    assert [again["decision"] for again in world.pass_time(NOON + HOUR)].count("defer") >= 3
+    training.status = waiting.status = "Succeeded"
+    assert [again["decision"] for again in world.pass_time(NOON + 2 * HOUR)] == ["start"]
+    assert world.started()[0].variables["AsOf"] == "2013-03-01"
+    assert [message["subject"] for message in world.messages] == ["flight_delay: a retraining waits"]
+
+
 def test_by_hand_for_an_unknown_model_names_the_known_ones(world: World) -> None:
     world.deploy("bike_demand")
     (made,) = world.invoke(manual_event("flights"))
