@@ -87,6 +87,8 @@ class Retention(Section):
     """How long what the platform writes is kept. Raw data and features have no age: lineage names them."""
 
     logs_days: RetentionDays = 90
+    account_logs: bool = True
+    """Whether the log groups that an account's SageMaker jobs share are made and kept here; no, if they are there."""
     captured_days: Days = 30
     """Requests and answers of production; how many are kept, says each model's `serving.capture_percent`."""
     staging_days: Days = 30

@@ -22,6 +22,7 @@ from rehearsal.service import Caller, Params, Permission, Service, ServiceError,
 from rehearsal.vpc import NoWayIn
 
 KIND = "glue/job-run"
+LOG_GROUP = "/aws-glue/jobs"
 LOST = "lost when the rehearsal stopped"
 _ENDED = {
     "SUCCEEDED": ("INFO", "Job run succeeded"),
@@ -69,7 +70,7 @@ class Glue(Service):
         if params.get("JobRunId"):
             raise Unsupported("glue:StartJobRun with JobRunId (run again) is not rehearsed; start a new run")
         job = self._job(params["JobName"], caller)
-        run = _run(job, params, caller)
+        run = _run(job, params, caller) | {"LogGroupName": self._log_group(job, caller)}
         key = _key(caller, run["JobName"], run["Id"])
         with self.cloud.store.transaction():
             self._check_concurrency(job, caller)
@@ -106,6 +107,16 @@ class Glue(Service):
             return dict(glue.get_job(JobName=name)["Job"])
         except ClientError as error:
             raise ServiceError(error.response["Error"]["Code"], error.response["Error"]["Message"]) from None
+
+    def _log_group(self, job: Document, caller: Caller) -> str:
+        """What the names of the run's groups begin with: an encrypted job's have security configuration and role."""
+        name = job.get("SecurityConfiguration")
+        if not name:
+            return LOG_GROUP
+        glue = self.cloud.client("glue", account=caller.account, region=caller.region)
+        found = glue.get_security_configuration(Name=name)["SecurityConfiguration"]["EncryptionConfiguration"]
+        encrypted = found.get("CloudWatchEncryption", {}).get("CloudWatchEncryptionMode") == "SSE-KMS"
+        return f"{LOG_GROUP}/{name}-role/{job['Role'].rpartition('/')[2]}" if encrypted else LOG_GROUP
 
     def _runs(self, caller: Caller, job: str) -> list[Document]:
         prefix = _key(caller, job, "")
@@ -224,7 +235,6 @@ def _run(job: Document, params: Params, caller: Caller) -> Document:
         "LastModifiedOn": now,
         "JobRunState": "STARTING",
         "Arguments": params.get("Arguments") or {},
-        "LogGroupName": "/aws-glue/jobs",
         "GlueVersion": job["GlueVersion"],
         **{k: v for k, v in settings.items() if v is not None},
         "Timeout": settings["Timeout"] or 480,

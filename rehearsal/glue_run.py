@@ -213,7 +213,8 @@ class GlueRun:
         }
 
     def _stream(self, name: str) -> Callable[[str], None]:
-        log = self._cloud.logs(f"/aws-glue/jobs/{name}", self._run["Id"], self._caller, role=self._run["Role"], by=GLUE)
+        group = f"{self._run['LogGroupName']}/{name}"
+        log = self._cloud.logs(group, self._run["Id"], self._caller, role=self._run["Role"], by=GLUE)
 
         def write(line: str) -> None:
             if name == "error":
@@ -257,7 +258,7 @@ class GlueRun:
             return Outcome("SUCCEEDED")
         told = f"{self._last_error} {self._java_cause}".strip()
         reason = told or f"Command failed with exit code {ended.code}"
-        return Outcome("FAILED", f"{reason} (log: /aws-glue/jobs/error, stream {self._run['Id']})")
+        return Outcome("FAILED", f"{reason} (log: {self._run['LogGroupName']}/error, stream {self._run['Id']})")
 
 
 def _packages() -> Path:

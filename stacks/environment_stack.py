@@ -21,7 +21,9 @@ from config import Settings
 from stacks.budget import budget
 from stacks.crossing import Reader
 from stacks.deployment import ANSWERS, CAPTURE
+from stacks.log_group import shared_log_groups
 from stacks.network import Network
+from stacks.place import is_first_of_its_account
 from stacks.tags import SHARED, tag
 from stacks.trust import service_principal
 
@@ -42,6 +44,8 @@ class EnvironmentStack(Stack):
         self.key = self._key(settings)
         self.access_logs = self._access_logs()
         self.notifications = self._notifications(settings)
+        if settings.retention.account_logs and is_first_of_its_account(settings, environment):
+            shared_log_groups(self, settings=settings)
         if dollars := settings.budgets.of(environment):
             budget(self, "Budget", environment=environment, dollars=dollars, topic=self.notifications.topic_arn)
         tag(self, model=SHARED, environment=environment)

@@ -1,12 +1,23 @@
-"""Log groups: encrypted with the environment's key, kept for the configured time."""
+"""Log groups: encrypted with the environment's key, kept for the configured time.
+
+A service that finds no group makes one that keeps everything for ever under no key of ours. So every group that a role
+may write to is made here, before whoever writes, and no role of SageMaker's may make one.
+"""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from config import Settings
-from stacks.environment_stack import EnvironmentStack
+
+if TYPE_CHECKING:
+    from stacks.environment_stack import EnvironmentStack
+
+SHARED_BY_JOBS = ("TrainingJobs", "ProcessingJobs")
+"""Of SageMaker's log groups, those that all jobs of an account share."""
 
 
 def log_group(scope: Construct, id: str, *, settings: Settings, environment: EnvironmentStack,
@@ -18,3 +29,23 @@ def log_group(scope: Construct, id: str, *, settings: Settings, environment: Env
     assert isinstance(resource, logs.CfnLogGroup)
     resource.retention_in_days = settings.retention.logs_days
     return group
+
+
+def shared_log_groups(owner: EnvironmentStack, *, settings: Settings) -> None:
+    """SageMaker's groups of the owner's account; two stacks that make them would collide."""
+    for kind in SHARED_BY_JOBS:
+        log_group(owner, f"{kind}Log", settings=settings, environment=owner, name=f"/aws/sagemaker/{kind}")
+
+
+def endpoint_log_group(scope: Construct, id: str, *, settings: Settings, environment: EnvironmentStack,
+                       endpoint: str) -> logs.LogGroup:  # fmt: skip
+    """What an endpoint's containers print; the group's name is the endpoint's."""
+    return log_group(scope, id, settings=settings, environment=environment, name=f"/aws/sagemaker/Endpoints/{endpoint}")
+
+
+def feature_log_groups(scope: Construct, *, settings: Settings, environment: EnvironmentStack, security: str,
+                       role: str) -> None:  # fmt: skip
+    """Glue names the groups of an encrypted job after its security configuration and its role."""
+    for kind in ("error", "output"):
+        log_group(scope, f"Features{kind.title()}Log", settings=settings, environment=environment,
+                  name=f"/aws-glue/jobs/{security}-role/{role}/{kind}")  # fmt: skip

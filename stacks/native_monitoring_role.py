@@ -67,5 +67,5 @@ def _jobs(scope: Construct, guardrails: Guardrails, foundation: FoundationStack)
 def _logs(scope: Construct) -> list[iam.PolicyStatement]:
     group = arn(scope, "logs", "log-group:/aws/sagemaker/ProcessingJobs")
     streams = [f"{group}:log-stream:{name}" for name in JOBS]
-    return [allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
+    return [allow("logs:DescribeLogStreams", on=f"{group}:*"),
             allow("logs:CreateLogStream", "logs:PutLogEvents", on=streams)]  # fmt: skip

@@ -72,12 +72,12 @@ class ReleaseRoles(Construct):
         return read_with_key(self._foundation.key)
 
     def _report(self) -> Iterable[iam.PolicyStatement]:
-        """Logs and metrics of an endpoint's instances."""
+        """Logs and metrics of an endpoint's instances; the group is there before the endpoint."""
         if not self._deployment.has_endpoint:
             return
         group = arn(self, "logs", f"log-group:/aws/sagemaker/Endpoints/{self._deployment.endpoint}")
         namespace = {"StringEquals": {"cloudwatch:namespace": "/aws/sagemaker/Endpoints"}}
-        yield allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"])
+        yield allow("logs:DescribeLogStreams", on=f"{group}:*")
         yield allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:*")
         yield allow("cloudwatch:PutMetricData", on="*", when=namespace)
 

@@ -19,7 +19,7 @@ from stacks.crossing import Crossing, crossing
 from stacks.deployment import Deployment
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
-from stacks.log_group import log_group
+from stacks.log_group import endpoint_log_group, log_group
 from stacks.outputs import publish
 from stacks.permissions import arn
 from stacks.registry_events import registry_changed
@@ -43,6 +43,9 @@ class ReleaseStack(Stack):
         self.roles = ReleaseRoles(self, "Roles", deployment=deployment, guardrails=settings.guardrails,
                                   environment=environment, foundation=foundation,
                                   crossing=self._crossing)  # fmt: skip
+        if deployment.has_endpoint:
+            endpoint_log_group(self, "EndpointLog", settings=settings, environment=environment,
+                               endpoint=deployment.endpoint)  # fmt: skip
         self.reconciler = self._reconciler()
         self._rules()
         publish(self, {"Model": deployment.model.name, "Environment": deployment.environment,

@@ -26,7 +26,7 @@ _REQUESTED = ("model", "commit", "trigger", "reason", "as_of", "approval", "samp
 _ORIGIN = "$request.trigger & ': ' & $request.reason & '; commit ' & $request.commit"
 """Why it was retrained, for people."""
 _LOGS = {
-    "BuildFeatures": "log groups /aws-glue/jobs, job ${FeatureJob}",
+    "BuildFeatures": "log groups below /aws-glue/jobs/${FeatureJob}-role",
     "Train": "log group /aws/sagemaker/TrainingJobs, streams of this run",
     "Evaluate": "log group /aws/sagemaker/ProcessingJobs, streams of this run",
 }

@@ -50,7 +50,7 @@ class JobRoles(Construct):
     def _features(self) -> list[iam.PolicyStatement]:
         data, artifacts, key = self._foundation.data, self._foundation.artifacts, self._foundation.key
         name, slug = self._model.name, self._model.slug
-        groups = arn(self, "logs", "log-group:/aws-glue/jobs/*")
+        groups = arn(self, "logs", f"log-group:/aws-glue/jobs/{feature_job_name(self._model)}-role/*")
         return [
             # Spark asks whether an object exists; without a listing that is not bound to a prefix the answer to
             # "no" would be "access denied".
@@ -58,8 +58,9 @@ class JobRoles(Construct):
             read_objects(data, f"raw/{name}", f"raw/{name}/*", f"features/{slug}/*"),
             write_objects(data, f"features/{slug}/*"), delete_objects(data, f"features/{slug}/*"),
             read_objects(artifacts, f"bundles/{slug}/*"), use_key(key),
-            allow("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents", "logs:AssociateKmsKey",
-                  on=groups),
+            allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{groups}:log-stream:*"),
+            # The groups are there; Glue's documentation asks for these where a security configuration encrypts logs.
+            allow("logs:CreateLogGroup", "logs:AssociateKmsKey", on=groups),
             publish_metrics("Glue"),
             *enter_for_glue(self, self._foundation.network, feature_job_name(self._model)),
         ]  # fmt: skip
@@ -94,7 +95,7 @@ def sagemaker_job(scope: Construct, model: Model, environment: EnvironmentStack,
     group = arn(scope, "logs", f"log-group:/aws/sagemaker/{kind}")
     return [
         use_key(environment.key), lend_key(environment.key), *image.pull,
-        allow("logs:CreateLogGroup", "logs:DescribeLogStreams", on=[group, f"{group}:*"]),
+        allow("logs:DescribeLogStreams", on=f"{group}:*"),
         allow("logs:CreateLogStream", "logs:PutLogEvents", on=f"{group}:log-stream:{model.slug}-*"),
         publish_metrics(f"/aws/sagemaker/{kind}"), *enter_for_sagemaker(scope, environment.network),
     ]  # fmt: skip

@@ -26,7 +26,7 @@ from stacks.delivery_pipeline import DeliveryPipeline
 from stacks.deployment import deployments
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
-from stacks.log_group import log_group
+from stacks.log_group import feature_log_groups, log_group
 from stacks.names import feature_job_name, parameter_name, pipeline_name, raw_data_parameter_name
 from stacks.outputs import publish
 from stacks.permissions import allow, arn, service_role
@@ -53,6 +53,8 @@ class TrainingStack(Stack):
         self.group = self._group()
         self._jobs = JobRoles(self, "Jobs", model=model, foundation=foundation, image=self.image)
         self.feature_job = self._feature_job()
+        feature_log_groups(self, settings=settings, environment=foundation, security=feature_job_name(model),
+                           role=self._jobs.features.role_name)  # fmt: skip
         self.retraining = self._retraining()
         self.pipeline = DeliveryPipeline(self, "Delivery", settings=settings, model=model, foundation=foundation,
                                          source=repository.source, retraining=self.retraining)  # fmt: skip

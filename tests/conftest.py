@@ -82,6 +82,7 @@ OTHER_SETTINGS = {
     },
     "bounded": {
         "budgets": {"staging": None},
+        "retention": {"account_logs": False},
         "source": {"type": "s3"},
         "permissions_boundary": "teams/pushline-boundary",
         "network": {"training": EXISTING, "staging": {"vpc": "none"}, "production": {"vpc": "none"}},

@@ -74,7 +74,7 @@ def overlap(one: str, other: str) -> bool:
     if not one or not other:
         return not (one + other).strip("*")
     if one[0] == "*":
-        return overlap(one[1:], other) or (other[0] != "*" and overlap(one, other[1:])) or overlap(one[1:], other[1:])
+        return overlap(one[1:], other) or overlap(one, other[1:])
     if other[0] == "*":
         return overlap(other, one)
     return one[0] == other[0] and overlap(one[1:], other[1:])

@@ -114,6 +114,22 @@ def test_a_run_reads_and_writes_s3_and_leaves_the_script_untouched(tmp_path: Pat
         assert not (tmp_path / "glue" / run).exists()
 
 
+@pytest.mark.parametrize("mode", ["SSE-KMS", "DISABLED"])
+def test_an_encrypted_jobs_log_groups_are_named_after_its_security_and_role(tmp_path: Path, mode: str) -> None:
+    with serve(Glue, tmp_path=tmp_path) as cloud:
+        cloud.client("glue").create_security_configuration(
+            Name=f"secure-{mode.lower()}",
+            EncryptionConfiguration={"CloudWatchEncryption": {"CloudWatchEncryptionMode": mode}},
+        )
+        _job(cloud, "raise ValueError('no')", SecurityConfiguration=f"secure-{mode.lower()}")
+        run = cloud.client("glue").start_job_run(JobName=_name(cloud))["JobRunId"]
+        found = _ended(cloud, run)
+        named = "/aws-glue/jobs/secure-sse-kms-role/features" if mode == "SSE-KMS" else "/aws-glue/jobs"
+        assert found["LogGroupName"] == named
+        assert f"(log: {named}/error, stream {run})" in found["ErrorMessage"]
+        assert any("ValueError: no" in line for line in cloud.streams[f"{named}/error", run].lines)
+
+
 def test_a_failing_script_fails_the_run_with_its_exception(tmp_path: Path) -> None:
     with serve(Glue, tmp_path=tmp_path) as cloud:
         _job(cloud, "raise ValueError('rule dep_time: 12 rows')")

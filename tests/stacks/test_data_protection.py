@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,8 +11,11 @@ import pytest
 
 from config import load_settings
 from tests.conftest import Assembly
+from tests.rehearsal.iam_reference import overlap
+from tests.stacks import policies
 
 RETENTION = load_settings().retention
+WRITES_LOGS = {"logs:PutLogEvents", "logs:CreateLogStream", "logs:CreateLogGroup"}
 NOT_TAGGED = {
     "AWS::IAM::Policy", "AWS::KMS::Alias", "AWS::Lambda::EventInvokeConfig", "AWS::Lambda::Permission",
     "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SNS::Subscription", "AWS::SQS::QueuePolicy",
@@ -92,6 +96,52 @@ def test_every_log_group_has_a_retention_and_our_key(assembly: Assembly) -> None
     for name, group in found.items():
         assert properties(group)["RetentionInDays"] == RETENTION.logs_days, name
         assert "Key" in json.dumps(properties(group)["KmsKeyId"]), name
+
+
+def test_every_log_group_that_a_role_writes_to_is_made_here(assembly: Assembly, otherwise: dict[str, Assembly]) -> None:
+    for kind, made in {"shipped": assembly, **otherwise}.items():
+        there = ["/aws/sagemaker/TrainingJobs", "/aws/sagemaker/ProcessingJobs"] if kind == "bounded" else []
+        names = there + [_pattern(properties(group).get("LogGroupName", name))
+                 for name, group in everything(made, "AWS::Logs::LogGroup")]  # fmt: skip
+        for stack in made.templates:
+            groups = set(made.resources("AWS::Logs::LogGroup", stack))
+            for statement in policies.statements(made, stack):
+                if WRITES_LOGS & set(statement.actions):
+                    unknown = [on for on in statement.resources if not _is_known(on, names, groups)]
+                    assert unknown == [], (stack, statement.holder)
+
+
+def _is_known(resource: str, names: list[str], groups: set[str]) -> bool:
+    """A group of the same template, or one by name; what only the deployment knows is compared as any text."""
+    found = re.search(r":log-group:(.*)", _pattern(json.loads(resource)) if resource.startswith("{") else resource)
+    if found is None:
+        return any(f'"{group}"' in resource for group in groups)
+    return any(overlap(found[1].partition(":")[0], name) for name in names)
+
+
+def _pattern(name: Any) -> str:
+    if isinstance(name, dict):
+        return "".join(part if isinstance(part, str) else "*" for part in name.get("Fn::Join", ["", [name]])[1])
+    return str(name)
+
+
+def test_no_role_of_sagemaker_makes_a_log_group(assembly: Assembly) -> None:
+    makers = {statement.holder for statement in policies.statements(assembly)
+              if "logs:CreateLogGroup" in statement.actions}  # fmt: skip
+    assert all("JobsFeatures" in maker for maker in makers), makers
+
+
+def test_groups_that_jobs_of_an_account_share_have_one_owner_in_each(
+    assembly: Assembly, otherwise: dict[str, Assembly]
+) -> None:
+    shared = {f"/aws/sagemaker/{kind}" for kind in ("TrainingJobs", "ProcessingJobs")}
+    owners = {"shipped": ["Foundation"], "accounts": ["Foundation", "Production", "Staging"], "bounded": []}
+    for name, stacks in owners.items():
+        made = assembly if name == "shipped" else otherwise[name]
+        for group in shared:
+            found = [stack for stack in made.templates for one in made.resources("AWS::Logs::LogGroup", stack).values()
+                     if properties(one).get("LogGroupName") == group]  # fmt: skip
+            assert sorted(found) == [f"Pushline-{owner}" for owner in stacks], (name, group)
 
 
 def test_every_key_rotates_and_every_topic_is_encrypted(assembly: Assembly) -> None:
