@@ -3,7 +3,7 @@
 A push retrains the models it touches and no other, which every push here checks; one to shared code retrains all.
 
 Everything happens in a state directory and a clone of its own. Each scene checks what it shows; one that does
-not hold is said, and makes the demo fail.
+not hold is said, and makes the demo fail. The last one: no call of the whole story was denied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from rehearsal import arrivals, assembly, predictions, server, status, waiting
+from rehearsal import arrivals, assembly, audit, predictions, server, status, waiting
 from rehearsal import state_dir as state
 from rehearsal.approval import REJECTED, set_approval
 from rehearsal.connection import look, repository_url
@@ -111,6 +111,7 @@ def _play(stage: Stage) -> bool:
                 _worse(stage, model, scenes["worse"])
             if "better" in scenes:
                 _rollback(stage, model)
+        _nothing_denied(stage)
     except (DoesNotHold, predictions.NoPrediction) as problem:
         stage.console.print(f"✗ {problem}", style="bold red", highlight=False, markup=False)
         return False
@@ -186,6 +187,17 @@ def _rollback(stage: Stage, model: str) -> None:
     now = stage.version(model)
     _hold(now < live, f"version {now} is live in production; an older one than {live} should be")
     _predict(stage, model)
+
+
+def _nothing_denied(stage: Stage) -> None:
+    """Every call of the whole story was made under a role and decided by its policies: the templates grant enough."""
+    _title(stage, "No call was denied")
+    calls = audit.read(stage.at.state_dir)
+    denied = [call for call in calls if call["decision"] != "Allow"]
+    who = {call.get("role") or call["principal"] for call in calls}
+    stage.console.print(f"  calls {len(calls)}, principals {len(who)}, denied {len(denied)}", highlight=False)
+    told = "; ".join(f"{call['principal']} {call['action']} {call['resource']}" for call in denied[:3])
+    _hold(not denied, f"{len(denied)} calls were denied: {told}")
 
 
 def _traffic(stage: Stage, model: str) -> AbstractContextManager[Tally]:
