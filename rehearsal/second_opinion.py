@@ -74,8 +74,8 @@ def ask(accounts: Sequence[ClientOf], entries: Iterable[dict[str, Any]]) -> Opin
         if why := _left_out(entry, deployed):
             opinion.left_out[why] += 1
         else:
-            asked = json.dumps(_question(entry, deployed), sort_keys=True).replace(*_KEYS_IN_OTHER_WORDS)
-            questions.setdefault(asked, []).append(entry)
+            question = json.dumps(_question(entry, deployed), sort_keys=True).replace(*_KEYS_IN_OTHER_WORDS)
+            questions.setdefault(question, []).append(entry)
     answers = _answers(list(questions))
     for asked, answer in zip(questions.values(), answers, strict=True):
         _compare(opinion, asked, answer)
@@ -84,8 +84,12 @@ def ask(accounts: Sequence[ClientOf], entries: Iterable[dict[str, Any]]) -> Opin
 
 
 def _deployed(accounts: Sequence[ClientOf]) -> Deployed:
-    return Deployed(*({arn: found for client_of in accounts for arn, found in read(client_of).items()}
-                      for read in (roles, of_resources, accounts_of_buckets)))  # fmt: skip
+    deployed = Deployed({}, {}, {})
+    for client_of in accounts:
+        deployed.roles.update(roles(client_of))
+        deployed.policies.update(of_resources(client_of))
+        deployed.buckets.update(accounts_of_buckets(client_of))
+    return deployed
 
 
 def _compare(opinion: Opinion, asked: list[dict[str, Any]], answer: dict[str, Any]) -> None:
