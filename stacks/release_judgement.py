@@ -10,18 +10,22 @@ from typing import Any
 
 from stacks.deployment import APPROVED, PENDING, Deployment
 from stacks.release_marks import MARK_REJECTED, marked, marks
-from stacks.release_sample import sample
+from stacks.release_sample import ANSWER_ATTEMPTS, ANSWER_SECONDS, sample
 from stacks.release_shadow import ACCEPTED, COMPARED, DUE, REPORTED, SHADOW, STAGING, life_cycle
 from stacks.release_steps import (
     AT_REST,
     CARRIES,
     DONE,
     IN_PROGRESS,
+    MY_TURN,
+    PATIENCE,
+    POLL_SECONDS,
     REJECT,
     SAMPLE,
     SETTLE,
     SMOKE_TEST,
     STAGE,
+    TAKE_TURN,
     TELL_FAILED,
     TELL_STOPPED,
     TESTED_TAG,
@@ -59,18 +63,29 @@ def judgement(deployment: Deployment) -> dict[str, State]:
 
 
 def _smoke_test(deployment: Deployment) -> dict[str, State]:
-    untried = f"{TRIED_HERE} or $tested != $wanted.arn"
+    untried = "$tested != $wanted.arn"
     ready = f"({AUTOMATIC} or $wanted.stage = '{COMPARED}')" if deployment.awaits_shadow else AUTOMATIC
     due = f"{untried} or ($wanted.status = '{PENDING}' and {ready})" if deployment.approves else untried
     tags = [{"Key": TESTED_TAG, "Value": expression("$wanted.arn")}, {"Key": TOLD_TAG, "Value": "none"}]
     then = ONCE_MORE if deployment.approves else TESTED
-    test = when(due, SAMPLE, sampling="a smoke test") if deployment.has_endpoint else when(due, then)
+    try_it = (SAMPLE, {"sampling": "a smoke test"}) if deployment.has_endpoint else (then, {})
     return {
-        SMOKE_TEST: choice(test, otherwise(SETTLE)),
+        SMOKE_TEST: choice(
+            when(TRIED_HERE, try_it[0], **try_it[1]),
+            # Whoever rolled it out tries it; the others make up for it if that one was lost.
+            when(f"{untried} and $untried < {_patience(deployment)}", WAIT, untried=expression("$untried + 1")),
+            when(f"({due}) and {MY_TURN}", try_it[0], **try_it[1]),
+            when(f"({due}) and $not($asked_for_turn)", TAKE_TURN),
+            otherwise(SETTLE)),
         **(sample(deployment, then) if deployment.has_endpoint else {}),
         # Last, so that an execution that is lost before has its test and its question repeated.
         TESTED: call("sagemaker:addTags", {"ResourceArn": expression("$endpoint.arn"), "Tags": tags}, SETTLE),
     }  # fmt: skip
+
+
+def _patience(deployment: Deployment) -> int:
+    """The answer of an asynchronous endpoint may take its time."""
+    return PATIENCE + (ANSWER_SECONDS * ANSWER_ATTEMPTS // POLL_SECONDS if deployment.kind == "async" else 0)
 
 
 def _approve(deployment: Deployment) -> dict[str, State]:

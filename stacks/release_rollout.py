@@ -29,6 +29,7 @@ from stacks.release_steps import (
     TELL_STOPPED,
     TESTED_TAG,
     TRIED_HERE,
+    TURN_TAG,
     UPDATE,
     WAIT,
     call,
@@ -237,5 +238,5 @@ def _read_back_model(deployment: Deployment) -> dict[str, State]:
             when(f"$doubts < {DOUBTS}", WAIT, doubts=expression("$doubts + 1")),
             otherwise(TELL_STOPPED, problem=expression(f"'Changed by hand, or rolled back unseen: {differs}"))),
         "Was it tried before?": call("sagemaker:listTags", {"ResourceArn": expression("$endpoint.arn")}, SMOKE_TEST,
-                                     assign={"tested": tag_of(TESTED_TAG)}),
+                                     assign={"tested": tag_of(TESTED_TAG), "turn": tag_of(TURN_TAG)}),
     }  # fmt: skip

@@ -20,6 +20,7 @@ PREPARE = "Prepare the release"
 CLEAR = "Clear the stack, since what it made is gone"
 UPDATE = "Update the serving stack"
 SMOKE_TEST = "Is a smoke test due?"
+TAKE_TURN = "Take the turn"
 SAMPLE = "Is there a sample request?"
 SETTLE = "Is there anything left to do?"
 DONE = "The endpoint runs the wanted version"
@@ -33,6 +34,11 @@ TESTED_TAG = "pushline:smoke-tested"
 interrupted is repeated."""
 TOLD_TAG = "pushline:told-without-approval"
 """Likewise: the live version that people know to be no longer approved, so that they hear it once."""
+
+TURN_TAG = "pushline:turn"
+"""Likewise: the execution that is to try or to say next what should happen once. All that want to write themselves down
+and look again after a while, so that the last one has the turn."""
+MY_TURN = "$turn = $states.context.Execution.Id"
 
 STAGE = "$exists($states.result.ModelLifeCycle) ? $states.result.ModelLifeCycle.StageStatus : ''"
 """How far a described version has come, see `release_shadow.py`."""
@@ -92,6 +98,13 @@ def remember(then: str, **variables: Any) -> State:
 def wait(then: str, seconds: int = POLL_SECONDS) -> State:
     """Let some time pass."""
     return {"Type": "Wait", "Seconds": seconds, "Next": then}
+
+
+def take_turn() -> State:
+    """Ask for the turn, and look at everything anew."""
+    tags = [{"Key": TURN_TAG, "Value": expression("$states.context.Execution.Id")}]
+    return call("sagemaker:addTags", {"ResourceArn": expression("$endpoint.arn"), "Tags": tags}, WAIT,
+                assign={"asked_for_turn": True})  # fmt: skip
 
 
 def tag_of(name: str) -> str:

@@ -15,7 +15,7 @@ from botocore.validate import ParamValidator
 
 from stacks.deployment import Deployment
 from stacks.release_workflow import release_workflow
-from tests.stacks.state_machine import Execution, TaskFailed, run
+from tests.stacks.state_machine import RUN, Execution, TaskFailed, run
 
 FILLED = {"Group": "arn:aws:sagemaker:us-east-1:000000000000:model-package-group/flight-delay",
           "UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people",
@@ -141,12 +141,12 @@ class World:
     def status(self, version: int) -> str:
         return str(self.packages[version]["ModelApprovalStatus"])
 
-    def reconcile(self) -> Execution:
+    def reconcile(self, name: str = RUN) -> Execution:
         text = re.sub(r"\$\{(\w+)\}", lambda name: FILLED[name[1]], json.dumps(release_workflow(self.deployment)))
         definition = json.loads(text)
         calls = {name: partial(self._call, state["Resource"]) for name, state in definition["States"].items()
                  if state["Type"] == "Task"}  # fmt: skip
-        return run(definition, {"an event": "of any content"}, calls)
+        return run(definition, {"an event": "of any content"}, calls, name)
 
     def _call(self, resource: str, arguments: dict[str, Any]) -> Any:
         service, operation = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -9,10 +11,13 @@ import pytest
 
 from config import load_settings
 from contract import load_models
+from contract.model import Serving
 from stacks.deployment import deployments
-from stacks.release_steps import PATIENCE, WAIT
+from stacks.release_sample import ANSWER_ATTEMPTS, ANSWER_SECONDS
+from stacks.release_steps import PATIENCE, POLL_SECONDS, WAIT
 from tests.conftest import ROOT
 from tests.stacks.release_world import World, package_arn
+from tests.stacks.state_machine import Execution
 
 MODEL = next(model for model in load_models(ROOT, load_settings().guardrails) if model.name == "flight_delay")
 SHADOWED = MODEL.model_copy(update={"serving": MODEL.serving.model_copy(update={"shadow": True})})
@@ -86,3 +91,113 @@ def test_a_version_registered_or_approved_again_after_another_one_failed_is_trie
     staging.decide(2, "Approved")
     assert WAIT not in staging.reconcile().states
     assert staging.live_version == 2
+
+
+@pytest.fixture
+def manual(staging: World) -> World:
+    staging.packages[2]["CustomerMetadataProperties"]["approval"] = "manual"
+    return staging
+
+
+def lost(world: World) -> World:
+    """The execution that rolled version 2 out has ended before it tried it."""
+    world.live(2)
+    world.tags.clear()
+    return world
+
+
+def in_step(world: World, count: int = 2) -> list[Execution]:
+    """So many executions at once, which take turns with each call, as duplicates of one event do."""
+    ended: list[Execution] = []
+    ring, turn, call = deque[threading.Thread](), threading.Condition(), world._call
+
+    def wait_for_turn() -> None:
+        turn.wait_for(lambda: ring[0] is threading.current_thread())
+
+    def step(resource: str, arguments: dict[str, Any]) -> Any:
+        try:
+            return call(resource, arguments)
+        finally:
+            ring.rotate(-1)
+            turn.notify_all()
+            wait_for_turn()
+
+    def reconcile(name: str) -> None:
+        with turn:
+            wait_for_turn()
+            try:
+                ended.append(world.reconcile(name))
+            finally:
+                ring.remove(threading.current_thread())
+                turn.notify_all()
+
+    ring.extend(threading.Thread(target=reconcile, args=(f"run-{number}",)) for number in range(count))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world, "_call", step)
+        for thread in (threads := [*ring]):
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(ended) == count
+    return ended
+
+
+def test_of_executions_that_find_a_new_version_one_rolls_it_out_tries_it_and_asks(manual: World) -> None:
+    executions = in_step(manual, 3)
+
+    assert [execution.status for execution in executions] == ["SUCCEEDED"] * 3
+    assert sorted(execution.output["reason"] for execution in executions) == ["rolled out", *["was live already"] * 2]
+    assert (manual.asked, len(manual.told), attempts(manual, 2)) == (1, 1, 1)
+
+
+def test_a_failed_smoke_test_is_told_once_by_who_rolled_the_version_out(manual: World) -> None:
+    manual.answer = ""
+
+    executions = in_step(manual)
+
+    assert sorted(execution.status for execution in executions) == ["FAILED", "SUCCEEDED"]
+    (message,) = manual.told
+    assert "The smoke test failed" in message["Message"]
+    assert "It runs until" not in message["Message"]
+    assert (manual.status(2), manual.live_version) == ("Rejected", 1)
+
+
+def test_a_lost_release_is_made_up_for_once(manual: World) -> None:
+    executions = in_step(lost(manual))
+
+    assert {execution.status for execution in executions} == {"SUCCEEDED"}
+    assert (manual.asked, len(manual.told)) == (1, 1)
+
+
+def test_one_execution_tells_that_nothing_is_approved(staging: World) -> None:
+    for version in (1, 2):
+        staging.decide(version, "Rejected")
+
+    executions = in_step(staging, 3)
+
+    assert {execution.status for execution in executions} == {"SUCCEEDED"}
+    assert len(staging.told) == 1
+
+
+def test_a_compared_shadow_is_asked_about_once(manual: World) -> None:
+    manual.deployment = deployments(SHADOWED)[0]
+    manual.parameters = manual.wanted_parameters(2)
+    manual.live(2)
+    manual.packages[2]["ModelLifeCycle"] = {"Stage": "Shadow", "StageStatus": "Compared", "StageDescription": "-"}
+
+    executions = in_step(manual)
+
+    assert {execution.status for execution in executions} == {"SUCCEEDED"}
+    assert len(manual.told) == 1
+
+
+def test_an_answer_from_a_queue_is_waited_for_as_long_as_it_may_take() -> None:
+    world = World(deployments(MODEL.model_copy(update={"serving": Serving(endpoint="async")}))[1])
+    world.register(1, "Approved")
+    world.live(1)
+    world.tags.clear()
+    rounds = PATIENCE + ANSWER_SECONDS * ANSWER_ATTEMPTS // POLL_SECONDS
+    later(world, "listTags", rounds, lambda: world.tags.update({"pushline:smoke-tested": package_arn(1)}))
+
+    assert world.reconcile().status == "SUCCEEDED"
+    assert world.asked == 0
