@@ -32,7 +32,8 @@ NOT_AS_IN_AWS = (
      " counted (`ShadowRequestsDropped`, namespace `Rehearsal`), where AWS tells no number. Adding or removing one by"
      " canary or linear is refused, as other variant names are."),
     ("endpoints", "Multi-model endpoints are refused. A server that exits while it"
-     " starts fails the deployment at once, where AWS tries again until the time limit."),
+     " starts fails the deployment at once, where AWS tries again until the time limit. An instance in service that has"
+     " not answered /ping five times, each five seconds after the last, is replaced; AWS does not say its numbers."),
     ("serverless endpoints", "One server process answers for all of a variant's concurrency: one cold start after"
      " idling, not one for each concurrent request. It idles out after ten minutes (scaled; AWS does not say when)."
      " MemorySizeInMB is recorded only."),

@@ -21,7 +21,7 @@ from rehearsal.model_server import SERVE
 from rehearsal.sagemaker.artifact import fetch, pull
 from rehearsal.sagemaker.capture import Capture
 from rehearsal.sagemaker.container import SAGEMAKER, image_name
-from rehearsal.sagemaker.instance import Instance, drain_all, end, stop_all
+from rehearsal.sagemaker.instance import Instance, drain_all, end, end_the_hung, stop_all
 from rehearsal.sagemaker.variant_plan import VariantPlan
 from rehearsal.service import Caller, Cloud, Logs
 from rehearsal.store import Store
@@ -41,7 +41,7 @@ class Unhealthy(Exception):
 
 
 class Variant:
-    """The instances of one production variant; one that dies is replaced, as SageMaker does."""
+    """The instances of one production variant; one that dies or hangs is replaced, as SageMaker does."""
 
     payload_bytes = 25 * 1024 * 1024
     """SageMaker's limit for a real-time request (its API model still states the older 6 MiB)."""
@@ -59,6 +59,12 @@ class Variant:
     def wait_healthy(self, give_up: threading.Event) -> None:
         for instance in self.instances:
             self._wait_healthy(instance, give_up)
+
+    def serve(self) -> None:
+        """In service from now on, and watched."""
+        self.in_service = True
+        watched = (lambda: self.instances, self._stopping)
+        threading.Thread(target=end_the_hung, args=watched, name=f"pings {self._endpoint}", daemon=True).start()
 
     def _wait_healthy(self, instance: Instance, give_up: threading.Event) -> None:
         deadline = time.monotonic() + self.plan.startup_seconds
@@ -175,17 +181,17 @@ class Variant:
             self.instances = [other for other in self.instances if other is not instance]
         while not self._stopping.wait(RESTART_SECONDS):
             fresh = self._spawn()
-            while fresh.alive() and not fresh.healthy() and not self._stopping.wait(0.05):
-                pass
-            if self._stopping.is_set():
+            try:
+                self._wait_healthy(fresh, self._stopping)
+            except Unhealthy:
+                fresh.process.kill()
+                continue
+            with self._changing:
+                if needed := len(self.instances) < self.plan.count:
+                    self.instances = [*self.instances, fresh]
+            if not needed or self._stopping.is_set():  # it was scaled in meanwhile, or all of it ends
                 end(fresh)
-            if fresh.alive():
-                with self._changing:
-                    if needed := len(self.instances) < self.plan.count:
-                        self.instances = [*self.instances, fresh]
-                if not needed:  # it was scaled in meanwhile
-                    end(fresh)
-                return
+            return
 
     def _cloud_forgets(self, instance: Instance) -> None:
         with contextlib.suppress(Exception):  # the store may be closed already; the next start looks at every pid
@@ -236,7 +242,7 @@ class Fleet:
             variant.launch()
         for variant in (*self.variants, *self.shadows):
             variant.wait_healthy(give_up)
-            variant.in_service = True
+            variant.serve()
         if give_up.is_set():
             raise Unhealthy("lost when the rehearsal stopped")
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import signal
 import subprocess
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+log = logging.getLogger("rehearsal")
 STOP_SECONDS = 35
 """A little more than the model server's own grace for requests in flight."""
 SETTLE_SECONDS = 0.1
 """For a request that was just given to an instance to be counted as in flight there."""
+PING_SECONDS, MOST_UNANSWERED = 5.0, 5
+"""SageMaker asks for as long as an instance serves; it does not say how often, nor when it gives an instance up."""
 
 
 @dataclass
@@ -42,6 +47,20 @@ class Instance:
             return False
         finally:
             connection.close()
+
+
+def end_the_hung(serving: Callable[[], list[Instance]], over: threading.Event) -> None:
+    """Ask each instance for /ping until it is over; one that has stopped answering is killed, as if it had died."""
+    unanswered: Counter[str] = Counter()
+    while not over.wait(PING_SECONDS):
+        for instance in serving():
+            if instance.stopping or instance.healthy():
+                del unanswered[instance.id]
+                continue
+            unanswered[instance.id] += 1
+            if unanswered[instance.id] >= MOST_UNANSWERED:
+                log.warning("instance %s has stopped answering /ping", instance.id)
+                instance.process.kill()
 
 
 def drain_all(instances: list[Instance]) -> None:

@@ -50,6 +50,10 @@ class ServerlessVariant(Variant):
         self.instances = [self._spawn()]
         self._watcher.start()
 
+    def serve(self) -> None:
+        """A container is asked for /ping when it starts only: between requests there may be none."""
+        self.in_service = True
+
     async def wake(self) -> float:
         # In the router's one thread: nothing comes between the count and the request that it lets in.
         if self._waiting + sum(instance.in_flight for instance in self.instances) >= self._most:
