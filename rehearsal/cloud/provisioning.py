@@ -13,6 +13,7 @@ from ministack.core.responses import get_account_id, get_region
 from ministack.services import cloudformation
 from ministack.services.cloudformation import changesets, engine, handlers, provisioners, stacks
 
+from rehearsal.cloud import busy_stacks
 from rehearsal.service import Caller, Params, Provisioned, ResourceType, Stack
 
 log = logging.getLogger("rehearsal")
@@ -40,6 +41,7 @@ def install(types: dict[str, ResourceType], emit: Emit, save: Callable[[], None]
     _provision(types, save)
     _remember_operations()
     _remember_roles()
+    busy_stacks.install()
     _announce(emit)
     _join_in_conditions()
 

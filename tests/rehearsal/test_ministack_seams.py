@@ -122,6 +122,7 @@ CALLED = {
     ],
     "services.cloudformation.provisioners": ["_property_recreation(resource_type, name)"],
     "services.cloudformation.handlers": ["_resolve_stack(stack_name)"],
+    "services.cloudformation.helpers": ["_error(code, message, status)"],
     "services.cloudformation.engine": [
         "_evaluate_conditions(template, params)",
         "_resolve_refs(value, resources, params, conditions, mappings, stack_name, stack_id)",
@@ -205,6 +206,11 @@ def test_a_glue_run_would_succeed_without_running() -> None:
 
 def test_a_stacks_role_would_be_ignored() -> None:
     assert "RoleARN" not in inspect.getsource(module("services.cloudformation.handlers")._update_stack)
+
+
+def test_a_change_set_would_begin_beside_a_running_update() -> None:
+    create = module("services.cloudformation.changesets")._create_change_set
+    assert "UPDATE_IN_PROGRESS" not in inspect.getsource(create)
 
 
 def test_our_types_would_be_made_on_the_event_loop() -> None:
