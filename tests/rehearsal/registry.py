@@ -35,7 +35,13 @@ def output_fn(prediction, accept):
 """
 """What `GOOD` answers is recorded with every version as the answer at evaluation."""
 CRASHES = GOOD.replace("    return float(", "    os._exit(3)\n    return float(")
+HANGS = GOOD.replace("    return float(", "    time.sleep(3600)\n    return float(")
 OTHER_SHAPE = GOOD.replace('{"predictions": prediction}', "prediction")
+ODD_REQUEST = "[3, 4]"
+FAILS_SOME = GOOD.replace("    return [model", "    assert data != [3, 4], 'no such row'\n    return [model")
+"""Answers the sample request, and refuses the odd one."""
+SLOW_SECONDS = 3
+SLOW = GOOD.replace("    return [model", f"    time.sleep({SLOW_SECONDS})\n    return [model")
 
 
 @dataclass
@@ -103,6 +109,26 @@ class Registry:
         outputs = {one["OutputKey"]: one["OutputValue"] for one in found["Stacks"][0]["Outputs"]}
         return str(outputs["Reconciler"])
 
+    def parameters(self, environment: str = "production") -> dict[str, str]:
+        """What the serving stack was told last."""
+        name = f"FlightDelay-Serving-{environment.capitalize()}"
+        (stack,) = self.at.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        return {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
+
+    def targets(self) -> list[dict[str, Any]]:
+        """What scales."""
+        scaling = self.at.client("application-autoscaling")
+        return list(scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"])
+
+    def endpoint(self) -> dict[str, Any]:
+        """Production's."""
+        return dict(self.at.client("sagemaker").describe_endpoint(EndpointName=f"{GROUP}-production"))
+
+    def url(self) -> str:
+        """Where production answers over plain HTTP."""
+        tags = self.at.client("sagemaker").list_tags(ResourceArn=self.endpoint()["EndpointArn"])["Tags"]
+        return next(str(tag["Value"]) for tag in tags if tag["Key"] == "rehearsal:url")
+
     def settle(self, version: int, status: str) -> None:
         """Wait until that version is live everywhere, has that status, and nothing runs any more."""
         everywhere = ("staging", "production")
@@ -110,14 +136,14 @@ class Registry:
                     and all(self.live(environment) == version for environment in everywhere)
                     and self.rests())  # fmt: skip
 
-    def rejected(self, version: int) -> str:
+    def rejected(self, version: int, seconds: float = 60) -> str:
         """Wait until a version was rejected and nothing runs any more; why."""
-        self._until(lambda: self.package(version)["ModelApprovalStatus"] == "Rejected" and self.rests())
+        self._until(lambda: self.package(version)["ModelApprovalStatus"] == "Rejected" and self.rests(), seconds)
         return str(self.package(version)["ApprovalDescription"])
 
-    def _until(self, condition: Callable[[], bool]) -> None:
+    def _until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         try:
-            until(condition)
+            until(condition, seconds)
         except AssertionError:
             found = self.at.client("sagemaker").list_model_packages(ModelPackageGroupName=GROUP)
             packages = [self.package(row["ModelPackageVersion"]) for row in found["ModelPackageSummaryList"]]
@@ -142,13 +168,21 @@ def _packed(factor: float, script: str) -> bytes:
     return buffer.getvalue()
 
 
-def patient(assembly: Assembly, target: Path) -> Path:
-    """The assembly without a limit on latency: these minutes last half a second, on a machine with other tests."""
+def patient(
+    assembly: Assembly, target: Path, *, slowest_seconds: float = 60, startup_seconds: int | None = None
+) -> Path:
+    """The assembly with another limit on latency, for a minute lasts half a second, on a machine with other tests;
+    and with an own limit on the time that a server has to answer /ping (SageMaker takes 60 seconds at least)."""
     shutil.copytree(assembly.path, target)
-    template = target / "FlightDelay-Serving-Production.template.json"
-    content = json.loads(template.read_text())
-    (alarm,) = [found for found in content["Resources"].values()
-                if found.get("Properties", {}).get("MetricName") == "ModelLatency"]  # fmt: skip
-    alarm["Properties"]["Threshold"] = 60_000_000
-    template.write_text(json.dumps(content))
+    for environment in ("Staging", "Production"):
+        template = target / f"FlightDelay-Serving-{environment}.template.json"
+        content = json.loads(template.read_text())
+        for found in content["Resources"].values():
+            properties = found.get("Properties", {})
+            if properties.get("MetricName") == "ModelLatency":
+                properties["Threshold"] = slowest_seconds * 1_000_000
+            if startup_seconds and found["Type"] == "AWS::SageMaker::EndpointConfig":
+                (variant,) = properties["ProductionVariants"]
+                variant["ContainerStartupHealthCheckTimeoutInSeconds"] = startup_seconds
+        template.write_text(json.dumps(content))
     return target

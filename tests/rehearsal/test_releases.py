@@ -1,4 +1,4 @@
-"""Releases of tiny models in the whole rehearsal: the synthesized reconciler, stacks and roles; bad versions; hands."""
+"""Releases of tiny models in the whole rehearsal: the synthesized reconciler, stacks and roles; hands; kills."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rehearsal.assembly import deploy
 from rehearsal.traffic import Tally, Traffic
 from tests.conftest import Assembly
 from tests.rehearsal.conftest import running
-from tests.rehearsal.registry import CRASHES, GOOD, GROUP, OTHER_SHAPE, REQUEST, Registry, patient
+from tests.rehearsal.registry import GOOD, GROUP, REQUEST, Registry, patient
 from tests.rehearsal.serving import until
 
 STACK, ENDPOINT, TIME_SCALE = "FlightDelay-Serving-Production", f"{GROUP}-production", 120
@@ -37,22 +37,12 @@ def registry(tmp_path_factory: pytest.TempPathFactory, assembly: Assembly) -> It
         yield registry
 
 
-def parameters(registry: Registry) -> dict[str, str]:
-    (stack,) = registry.at.client("cloudformation").describe_stacks(StackName=STACK)["Stacks"]
-    return {one["ParameterKey"]: one["ParameterValue"] for one in stack["Parameters"]}
-
-
-def targets(registry: Registry) -> list[dict[str, Any]]:
-    scaling = registry.at.client("application-autoscaling")
-    return list(scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"])
-
-
 def instances(registry: Registry) -> int:
-    return int(endpoint(registry)["ProductionVariants"][0]["CurrentInstanceCount"])
+    return int(registry.endpoint()["ProductionVariants"][0]["CurrentInstanceCount"])
 
 
 def test_production_scales_as_the_version_asks(registry: Registry) -> None:
-    (target,) = targets(registry)
+    (target,) = registry.targets()
     assert (target["ResourceId"], target["MinCapacity"], target["MaxCapacity"]) == (
         f"endpoint/{ENDPOINT}/variant/AllTraffic", 2, 3)  # fmt: skip
 
@@ -63,19 +53,19 @@ def test_another_instance_type_goes_autoscaling_off_change_on(registry: Registry
     registry.settle(version, "Approved")
     off, change, on = "DeregisterScalableTarget", "UpdateEndpoint", "RegisterScalableTarget"
     assert scaling_calls(registry)[done:] == [off, change, on]
-    assert parameters(registry)["InstanceType"] == "ml.m6i.xlarge"
-    assert len(targets(registry)) == 1
+    assert registry.parameters()["InstanceType"] == "ml.m6i.xlarge"
+    assert len(registry.targets()) == 1
 
 
 def test_a_raised_minimum_takes_effect(registry: Registry) -> None:
-    kind = parameters(registry)["InstanceType"]
+    kind = registry.parameters()["InstanceType"]
     registry.settle(registry.register(instances=(3, 4), instance_type=kind), "Approved")
     until(lambda: instances(registry) == 3)
-    assert [target["MinCapacity"] for target in targets(registry)] == [3]
+    assert [target["MinCapacity"] for target in registry.targets()] == [3]
 
 
 def test_no_request_fails_and_only_approved_versions_answer_while_versions_come_and_go(registry: Registry) -> None:
-    before, kind = registry.live(), parameters(registry)["InstanceType"]
+    before, kind = registry.live(), registry.parameters()["InstanceType"]
     with asking(registry) as rollout:
         better = registry.register(instances=(2, 3), instance_type=kind)
         registry.settle(better, "Approved")
@@ -95,26 +85,9 @@ def test_no_request_fails_and_only_approved_versions_answer_while_versions_come_
 @contextmanager
 def asking(registry: Registry) -> Iterator[Tally]:
     """At least REQUESTS requests to production, RATE of them a second, until the block has ended."""
-    with Traffic(url(registry), REQUEST.encode(), "application/json", per_second=RATE, workers=8) as tally:
+    with Traffic(registry.url(), REQUEST.encode(), "application/json", per_second=RATE, workers=8) as tally:
         yield tally
         until(lambda: tally.sent >= REQUESTS)
-
-
-def test_a_version_whose_server_crashes_or_answers_in_another_shape_stops_in_staging(registry: Registry) -> None:
-    live = registry.live()
-    crashes = registry.register(CRASHES)
-    assert "did not pass the ping health check" in registry.rejected(crashes)
-    other = registry.register(OTHER_SHAPE)
-    assert "The smoke test failed: the answer has another shape" in registry.rejected(other)
-    assert {registry.live("staging"), registry.live()} == {live}
-
-
-def test_an_update_that_cloudformation_rolls_back_rejects_the_version(registry: Registry) -> None:
-    """Production's role of stack updates may use the instance types of the guardrails only."""
-    live = registry.live()
-    refused = registry.register(instance_type="ml.p4d.24xlarge", status="Approved")
-    assert "The update of the serving stack rolled back" in registry.rejected(refused)
-    assert {registry.live("staging"), registry.live()} == {live}
 
 
 def test_an_endpoint_that_was_deleted_by_hand_is_made_again(registry: Registry) -> None:
@@ -123,13 +96,13 @@ def test_an_endpoint_that_was_deleted_by_hand_is_made_again(registry: Registry) 
     until(lambda: registry.live() == 0)
     wake(registry)
     registry.settle(live, "Approved")
-    assert len(targets(registry)) == 1
+    assert len(registry.targets()) == 1
 
 
 def test_a_release_waits_for_a_running_deployment_of_its_stack(registry: Registry) -> None:
     """As a `cdk deploy` does, somebody updates the stack; the reconciler's update comes after it."""
     stacks = registry.at.client("cloudformation")
-    keep = [{"ParameterKey": name, "UsePreviousValue": True} for name in parameters(registry)]
+    keep = [{"ParameterKey": name, "UsePreviousValue": True} for name in registry.parameters()]
     stacks.update_stack(StackName=STACK, UsePreviousTemplate=True, Parameters=keep,
                         Tags=[{"Key": "deployed-by", "Value": "hand"}])  # fmt: skip
     version = registry.register(instances=(2, 3), status="Approved")
@@ -147,9 +120,8 @@ def test_a_live_package_that_is_deleted_gives_way_to_the_newest_approved(registr
     assert registry.live("staging") == before
 
 
-def test_nothing_was_denied_that_should_not_be(registry: Registry) -> None:
-    denied = {row["action"] for row in audited(registry) if row["decision"] != "Allow"}
-    assert denied <= {"sagemaker:CreateEndpointConfig"}, "only the instance type that no guardrail allows"
+def test_nothing_was_denied(registry: Registry) -> None:
+    assert [row for row in audited(registry) if row["decision"] != "Allow"] == []
 
 
 def test_a_stack_that_settled_just_before_a_kill_keeps_its_endpoint(registry: Registry) -> None:
@@ -166,16 +138,16 @@ def test_a_stack_that_settled_just_before_a_kill_keeps_its_endpoint(registry: Re
 
 
 def test_a_release_that_is_killed_while_its_fleet_starts_is_told_and_made_up_for(registry: Registry) -> None:
-    before = endpoint(registry)["EndpointConfigName"]
+    before = registry.endpoint()["EndpointConfigName"]
     version = registry.register(STARTS_SLOWLY, instances=(2, 3))
-    until(lambda: endpoint(registry)["EndpointStatus"] == "Updating")
+    until(lambda: registry.endpoint()["EndpointStatus"] == "Updating")
     (running,) = [row["executionArn"] for row in executions(registry) if row["status"] == "RUNNING"]
     until(lambda: running in (registry.at.state_dir / "ministack" / "stepfunctions.json").read_text())
     kill_and_start(registry)
     until(lambda: serves(registry) and settled("Production", registry))
     told = registry.at.client("stepfunctions").describe_execution(executionArn=running)
     assert (told["status"], told["cause"]) == ("FAILED", "the execution was lost when the rehearsal stopped")
-    assert endpoint(registry)["EndpointConfigName"] == before
+    assert registry.endpoint()["EndpointConfigName"] == before
     with asking(registry) as tally:
         wake(registry)
         registry.settle(version, "Approved")
@@ -184,13 +156,13 @@ def test_a_release_that_is_killed_while_its_fleet_starts_is_told_and_made_up_for
 
 def test_a_kill_between_an_endpoints_switch_and_its_stacks_end_leaves_both_on_one_version(registry: Registry) -> None:
     """The stack goes back to what it was, and takes the endpoint, which had switched already, with it."""
-    before = endpoint(registry)["EndpointConfigName"]
+    before = registry.endpoint()["EndpointConfigName"]
     version = registry.register(instances=(2, 3))
-    until(lambda: endpoint(registry)["EndpointConfigName"] != before)
+    until(lambda: registry.endpoint()["EndpointConfigName"] != before)
     assert not settled("Production", registry)
     kill_and_start(registry)
     until(lambda: settled("Production", registry))
-    assert endpoint(registry)["EndpointConfigName"] == before
+    assert registry.endpoint()["EndpointConfigName"] == before
     with asking(registry) as tally:
         wake(registry)
         registry.settle(version, "Approved")
@@ -210,17 +182,7 @@ def kill_and_start(registry: Registry) -> None:
 
 
 def serves(registry: Registry) -> bool:
-    return httpx.get(f"{url(registry)}/ping").status_code == 200
-
-
-def url(registry: Registry) -> str:
-    """Where production answers over plain HTTP."""
-    tags = registry.at.client("sagemaker").list_tags(ResourceArn=endpoint(registry)["EndpointArn"])["Tags"]
-    return next(str(tag["Value"]) for tag in tags if tag["Key"] == "rehearsal:url")
-
-
-def endpoint(registry: Registry) -> dict[str, Any]:
-    return dict(registry.at.client("sagemaker").describe_endpoint(EndpointName=ENDPOINT))
+    return httpx.get(f"{registry.url()}/ping").status_code == 200
 
 
 def audited(registry: Registry) -> list[dict[str, Any]]:
