@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from botocore.exceptions import ClientError
 from rich.console import Console
 
 from rehearsal import server
@@ -24,6 +25,8 @@ from tests.rehearsal.serving import until
 
 STACK, ENDPOINT, TIME_SCALE = "FlightDelay-Serving-Production", f"{GROUP}-production", 120
 REQUESTS, RATE = 1000, 120
+OLDEST = 1
+WAIT = "Wait, then look at the registry anew"
 STARTS_SLOWLY = GOOD.replace("import json, os, time", "import json, os, time\ntime.sleep(5)")
 
 
@@ -100,14 +103,49 @@ def test_an_endpoint_that_was_deleted_by_hand_is_made_again(registry: Registry) 
 
 
 def test_a_release_waits_for_a_running_deployment_of_its_stack(registry: Registry) -> None:
-    """As a `cdk deploy` does, somebody updates the stack; the reconciler's update comes after it."""
-    stacks = registry.at.client("cloudformation")
-    keep = [{"ParameterKey": name, "UsePreviousValue": True} for name in registry.parameters()]
-    stacks.update_stack(StackName=STACK, UsePreviousTemplate=True, Parameters=keep,
-                        Tags=[{"Key": "deployed-by", "Value": "hand"}])  # fmt: skip
+    """Somebody updates the stack to another version, as a `cdk deploy` might; the reconciler's update comes after."""
+    before = executions(registry)
+    deploy_by_hand(registry, OLDEST)
     version = registry.register(instances=(2, 3), status="Approved")
+    first = until(lambda: since(registry, before))[-1]
+    assert not settled("Production", registry)
     registry.settle(version, "Approved")
-    assert executions(registry)[0]["status"] == "SUCCEEDED"
+    assert WAIT in states_of(registry, first["executionArn"])
+    assert {row["status"] for row in since(registry, before)} == {"SUCCEEDED"}
+
+
+def test_a_deployment_during_a_release_is_refused_and_breaks_nothing(registry: Registry) -> None:
+    before = executions(registry)
+    version = registry.register(instances=(2, 3), status="Approved")
+    until(lambda: not settled("Production", registry))
+    for deploys in (deploy_by_hand, make_change_set):
+        with pytest.raises(ClientError, match="is in UPDATE_IN_PROGRESS state and can not be updated"):
+            deploys(registry, OLDEST)
+    assert not settled("Production", registry)
+    registry.settle(version, "Approved")
+    assert {row["status"] for row in since(registry, before)} == {"SUCCEEDED"}
+
+
+def deploy_by_hand(registry: Registry, version: int) -> None:
+    """Update the stack to what it would be with that version: a canary, for some seconds."""
+    stacks = registry.at.client("cloudformation")
+    stacks.update_stack(StackName=STACK, UsePreviousTemplate=True, Parameters=carrying(registry, version))
+
+
+def make_change_set(registry: Registry, version: int) -> None:
+    """What the CDK's command line asks for first."""
+    stacks = registry.at.client("cloudformation")
+    stacks.create_change_set(StackName=STACK, ChangeSetName="by-hand", UsePreviousTemplate=True,
+                             Parameters=carrying(registry, version))  # fmt: skip
+
+
+def carrying(registry: Registry, version: int) -> list[dict[str, str]]:
+    """The stack's parameters with another version."""
+    package = registry.package(version)
+    (container,) = package["InferenceSpecification"]["Containers"]
+    wanted = registry.parameters() | {
+        "ModelPackageArn": package["ModelPackageArn"], "ModelDataUrl": container["ModelDataUrl"]}  # fmt: skip
+    return [{"ParameterKey": name, "ParameterValue": value} for name, value in wanted.items()]
 
 
 def test_a_live_package_that_is_deleted_gives_way_to_the_newest_approved(registry: Registry) -> None:
@@ -202,6 +240,19 @@ def executions(registry: Registry) -> list[dict[str, Any]]:
     machine = registry.reconciler("Production")
     found = registry.at.client("stepfunctions").list_executions(stateMachineArn=machine, maxResults=5)
     return list(found["executions"])
+
+
+def since(registry: Registry, before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Production's executions that have begun meanwhile, the newest first."""
+    known = {row["executionArn"] for row in before}
+    return [row for row in executions(registry) if row["executionArn"] not in known]
+
+
+def states_of(registry: Registry, execution: str) -> list[str]:
+    """The states that an execution has entered, in order."""
+    pages = registry.at.client("stepfunctions").get_paginator("get_execution_history")
+    return [event["stateEnteredEventDetails"]["name"] for page in pages.paginate(executionArn=execution)
+            for event in page["events"] if "stateEnteredEventDetails" in event]  # fmt: skip
 
 
 def wake(registry: Registry) -> None:
