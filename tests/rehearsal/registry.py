@@ -58,12 +58,13 @@ class Registry:
         status: str = "PendingManualApproval",
         instances: tuple[int, int] = (2, 2),
         instance_type: str = "ml.m6i.large",
+        approval: str = "automatic",
     ) -> int:
         """A new version, whose recorded answer is the good script's; its number."""
         self.factor += 1
         run = f"run-{self.factor:g}"
         answer = {"predictions": [self.factor * 1, self.factor * 2]}
-        facts = {"approval": "automatic", "metric": "auc", "challenger": "0.7", "champion": "0.6", "commit": "0" * 40,
+        facts = {"approval": approval, "metric": "auc", "challenger": "0.7", "champion": "0.6", "commit": "0" * 40,
                  "serving_instance_type": instance_type, "serving_minimum_instances": str(instances[0]),
                  "serving_maximum_instances": str(instances[1]), "lineage": "none",
                  "sample_request": self._put(f"bundles/{GROUP}/{run}/sample_request.json", REQUEST.encode()),

@@ -73,8 +73,10 @@ def test_no_request_fails_and_only_approved_versions_answer_while_versions_come_
         better = registry.register(instances=(2, 3), instance_type=kind)
         registry.settle(better, "Approved")
     with asking(registry) as refusal:
-        registry.register(status="Rejected", instance_type=kind)
-        until(registry.rests)
+        refused = registry.register(instances=(2, 3), instance_type=kind, approval="manual")
+        until(lambda: registry.live("staging") == refused and registry.rests())
+        registry.decide(refused, "Rejected")
+        registry.settle(better, "Approved")
     with asking(registry) as rollback:
         registry.decide(better, "Rejected")
         registry.settle(before, "Approved")
