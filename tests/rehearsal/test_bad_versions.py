@@ -97,9 +97,9 @@ def stopped_in_production(registry: Registry, script: str, alarms: str, *payload
     live, targets, policies = registry.live(), registry.targets(), scaling(registry)
     with asking(registry, *payloads) as before:
         version = registry.register(script, instances=(2, 3))
-        until(lambda: registry.package(version)["ModelApprovalStatus"] == "Rejected")
+        until(lambda: registry.package(version)["ModelApprovalStatus"] == "Rejected", 120)
     with asking(registry, *payloads) as after:
-        reason = registry.rejected(version)
+        reason = registry.rejected(version, 120)
     assert re.search(f"the alarms? {GROUP}-production-({alarms})-.* went to ALARM", reason), reason
     assert [(answerers(tally), tally.failed) for tally in after] == [({live}, 0)] * len(payloads)
     registry.settle(live, "Approved")
