@@ -116,6 +116,11 @@ class Monitoring(Section):
     prediction_drift: Annotated[float, Field(gt=0)] = 1.0
     quality_loss: Annotated[float, Field(gt=0)] = 0.1
 
+    @property
+    def clearing_hours(self) -> int:
+        """How long an alarm can stay on although a retraining helped: until too few runs of before are looked at."""
+        return self.every_hours * (self.of - self.breaches + 2)
+
     @model_validator(mode="after")
     def _alarm(self) -> Monitoring:
         if self.breaches > self.of:

@@ -48,7 +48,8 @@ TABLE = (
              _resource(r"[^*]*PipelineStore[^*]*/[a-z0-9-]+\.push/\*"),
              "an artifact's key is made at run time; the prefix is the doorbell's own"),
     Accepted(r"Pushline-Repository/StartRetrainingRole/.*", _resource(r"\*"),
-             "codepipeline:PutJobSuccessResult knows no resources; the doorbell's job ends with it"),
+             "cloudwatch:DescribeAlarms by the beginning of a name takes all alarms; codepipeline:PutJobSuccessResult, "
+             "with which a doorbell's job ends, knows no resources"),
     Accepted(r".*-Training/.*", _resource(r"[^*]*/(raw|features|bundles|training|evaluation|lineage)/[a-z0-9_-]+/\*"),
              BELOW_A_PREFIX),
     Accepted(r".*-Training/Delivery/.*", _resource(r"[^*]*PipelineStore[^*]*/[a-z0-9-]+/\*"), BELOW_A_PREFIX),

@@ -80,6 +80,7 @@ class RepositoryStack(Stack):
             "SCHEDULE_GROUP": self.schedules.ref, "SCHEDULE_ROLE": self.schedule_role.role_arn,
             "MAXIMUM_PER_DAY": str(limits.maximum_per_day), "SETTLING_MINUTES": str(limits.settling_minutes),
             "LONGEST_WAIT_HOURS": str(limits.longest_wait_hours),
+            "CLEARING_HOURS": str(self._settings.monitoring.clearing_hours),
         }  # fmt: skip
 
     def _role(self) -> iam.Role:
@@ -94,6 +95,8 @@ class RepositoryStack(Stack):
             pass_role(self.schedule_role, "scheduler"),
             list_objects(self._foundation.data, f"{RAW_DATA}*"),
             write_log(self._log),
+            # The alarms of a model are found by how their names begin, which takes permission on all.
+            allow("cloudwatch:DescribeAlarms", on="*"),
             allow("sns:Publish", on=self._foundation.notifications.topic_arn), use_key(self._foundation.key),
         ])  # fmt: skip
 

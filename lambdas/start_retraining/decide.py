@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lambdas.start_retraining.events import NONE, Request
 from lambdas.start_retraining.route import Model
@@ -23,6 +23,8 @@ TURN_WAIT = dt.timedelta(minutes=15)
 _REASON_LIMIT = 200  # a pipeline variable takes 1,000 characters; the registry's metadata 256
 BY_PEOPLE = ("push", "manual")
 """The cool-down is not for what a person did, and who did it hears when it has to wait."""
+LOOK = "look"
+"""In the name of a schedule that retrains only if the last retraining for drift did not help."""
 _TURNS = ("push", "manual", "data", "schedule", "drift")
 """Requests that wait for the same moment come a minute after one another, so that one sees the other's execution."""
 _SPLICING = re.compile(r"[^A-Za-z0-9 _.:/=+@()-]")
@@ -35,6 +37,8 @@ class Limits:
     maximum_per_day: int
     settling: dt.timedelta
     longest_wait: dt.timedelta
+    clearing: dt.timedelta
+    """How long drift alarms take until they can show what a retraining was worth."""
 
 
 @dataclass(frozen=True)
@@ -105,15 +109,27 @@ def decide(request: Request, model: Model, runs: Sequence[Run], limits: Limits, 
     waits = [wait for wait in _waits(request, model, runs, limits, now) if wait[0] > now]
     if waits:
         until, why = max(waits)
-        return _defer(request, model, until, why)
+        helped = request.trigger == "drift" and _last_for_drift(runs)
+        return _defer(request, model, until, why, kind=LOOK if helped else request.trigger)
     # With the data's day: where schedules run faster than the clock, one window of arrivals can end more than once.
-    token = digest(request.trigger, request.id, request.as_of, model.name)
+    token = digest(request.trigger, _once(request, runs), request.as_of, model.name)
     return Start(model.name, model.pipeline, request.trigger, plain(request.reason), request.as_of, token)
+
+
+def look_again(request: Request, model: Model, now: dt.datetime) -> tuple[Defer, Request]:
+    """After a start because of drift: an alarm that stays on says nothing more, whatever becomes of the execution.
+
+    What comes again is a request of that later moment, so that the execution does not cover it.
+    """
+    end = max(now, request.due or now) + dt.timedelta(hours=model.cool_down_hours)
+    defer = _defer(request, model, end, "looks whether an alarm is still on", kind=LOOK)
+    return defer, replace(request, asked=defer.until)
 
 
 def busy(request: Request, model: Model, why: str, now: dt.datetime) -> Defer:
     """A start that CodePipeline had no room for is tried again later."""
-    return _defer(request, model, max(now, request.due or now) + BUSY_WAIT, why, alone=True)
+    end = max(now, request.due or now) + BUSY_WAIT
+    return _defer(request, model, end, why, kind=request.trigger, alone=True)
 
 
 def last_day(now: dt.datetime) -> str:
@@ -134,12 +150,23 @@ def _unwanted(request: Request, model: Model, now: dt.datetime) -> str | None:
 def _covering(request: Request, runs: Sequence[Run]) -> Run | None:
     """The execution that does what the request wants, since it began later: on the branch's head, on newest data."""
     good = [run for run in runs if run.good]
-    if request.trigger == "manual" or (request.due is None and request.trigger != "push"):
+    if request.trigger == "manual" or (request.due is None and request.trigger not in ("push", "drift")):
         return None
     if good and request.commit and good[0].commit == request.commit and _as_new(request, good[0]):
         return good[0]
     skew = EVENT_SKEW if request.due is None else dt.timedelta()
     return next((run for run in good if run.started > request.asked + skew and _as_new(request, run)), None)
+
+
+def _last_for_drift(runs: Sequence[Run]) -> Run | None:
+    return next((run for run in runs if run.good and run.trigger == "drift"), None)
+
+
+def _once(request: Request, runs: Sequence[Run]) -> str:
+    """What makes two requests the same start: the event, except that alarms which go on together are one."""
+    if request.trigger != "drift":
+        return request.id
+    return f"{runs[0].id if runs else NONE} {request.asked:%Y-%m-%dT%H}"
 
 
 def _under_way(runs: Sequence[Run]) -> Run | None:
@@ -162,18 +189,21 @@ def _waits(request: Request, model: Model, runs: Sequence[Run], limits: Limits,
     if len(trained) >= limits.maximum_per_day:
         yield (trained[-limits.maximum_per_day] + BUDGET_PERIOD,
                f"budget of {limits.maximum_per_day} retrainings a day is used up")  # fmt: skip
+    if request.trigger == "drift" and (last := _last_for_drift(runs)):
+        yield last.started + limits.clearing, f"what execution {last.id} was worth shows by then"
     # In the pipeline the newer execution takes the place of one that waits, and this one has older data than that.
     if request.trigger == "manual" and request.as_of != NONE and (first := _under_way(runs)):
         yield now + TURN_WAIT, f"execution {first.id} goes first"
 
 
-def _defer(request: Request, model: Model, until: dt.datetime, why: str, *, alone: bool = False) -> Defer:
+def _defer(request: Request, model: Model, until: dt.datetime, why: str, *, kind: str,
+           alone: bool = False) -> Defer:  # fmt: skip
     """Come again at the minute after `until`; requests of one kind that wait for the same moment are one.
 
     That loses nothing: whatever starts in between moves the moment, and with it the name.
     """
     until = _minute_after(until) + _TURNS.index(request.trigger) * dt.timedelta(minutes=1)
-    name = f"{model.slug}-{request.trigger}-{stamp(until)}"
+    name = f"{model.slug}-{kind}-{stamp(until)}"
     if alone or request.trigger == "manual":  # each by hand may ask for other data
         name += f"-{digest(request.id)[:8]}"
     reason = f"{request.reason}; waits until {shown(until)}: {why}"

@@ -13,13 +13,23 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdas.start_retraining import executions, later
+from lambdas.start_retraining import advice, executions, later
+from lambdas.start_retraining.alarms import still_on
 from lambdas.start_retraining.archives import Archives
 from lambdas.start_retraining.arrivals import gather, later_windows, window_name
 from lambdas.start_retraining.commits import Commits
-from lambdas.start_retraining.decide import BY_PEOPLE, Decision, Defer, Ignore, Limits, Start, busy, decide, last_day
+from lambdas.start_retraining.decide import (
+    BY_PEOPLE,
+    Defer,
+    Ignore,
+    Limits,
+    Start,
+    busy,
+    decide,
+    last_day,
+    look_again,
+)
 from lambdas.start_retraining.events import (
-    MANUAL_SOURCE,
     Arrival,
     Ignored,
     Look,
@@ -31,6 +41,7 @@ from lambdas.start_retraining.events import (
     Watched,
 )
 from lambdas.start_retraining.later import Event, Schedules
+from lambdas.start_retraining.made import Failed, Made
 from lambdas.start_retraining.route import Changed, Gone, Model, alarmed, concerned, owed
 from lambdas.start_retraining.routed import Routed
 
@@ -62,23 +73,6 @@ class Setting:
     """Where it is kept what was routed last."""
 
 
-@dataclass(frozen=True)
-class Failed:
-    """What was decided could not be done; the other models of a push are not kept waiting by it."""
-
-    model: str
-    trigger: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Made:
-    """A decision, and the execution that acting on it gave."""
-
-    decision: Decision | Failed
-    execution: str | None = None
-
-
 class Door:
     """The one door to retraining, for one event."""
 
@@ -99,7 +93,10 @@ class Door:
             case Settled():
                 yield self._settled(told)
             case Request():
-                yield self._request(told)
+                made = self._request(told)
+                yield made
+                if made.then:
+                    yield made.then
 
     # -- triggers ---------------------------------------------------------------------------------------
 
@@ -129,7 +126,7 @@ class Door:
         decision = gather(arrival, self._limits, self.now)
         if isinstance(decision, Ignore):
             return Made(decision)
-        return self._defer(decision, later.settled(arrival.model, decision.until, self._limits.settling, self.now))
+        return self._put(decision, later.settled(arrival.model, decision.until, self._limits.settling, self.now))
 
     def _settled(self, settled: Settled) -> Made:
         model = self._model(settled.model, "data")
@@ -147,7 +144,16 @@ class Door:
             request = self._about_its_model(request)
         self._model(request.model, request.trigger)
         self._refuse_before_the_first_push(request.model, request.trigger)
+        if request.trigger == "drift" and request.due is not None:
+            request = self._still_drifting(request)
         return self._decide(self._on_newest_data(request) if request.trigger == "data" else request)
+
+    def _still_drifting(self, request: Request) -> Request:
+        """An alarm may be over while its request waited, and an alarm that stays on is told only by itself."""
+        why = still_on(self._client("cloudwatch"), self._model(request.model, request.trigger), self._models)
+        if why is None:
+            raise Ignored("no drift alarm of the model is on any more", model=request.model, trigger="drift")
+        return replace(request, reason=why)
 
     def _about_its_model(self, request: Request) -> Request:
         model = alarmed(request.model, self._models)
@@ -211,7 +217,7 @@ class Door:
 
     def _one_of_many(self, request: Request | Gone) -> Made:
         if isinstance(request, Gone):
-            return _gone(request)
+            return Made(Ignore(request.model, "push", advice.about_gone(request.model)))
         try:
             return self._decide(request) if self._left() > SPARE_SECONDS else self._run_out(request)
         except (ClientError, BotoCoreError) as error:
@@ -219,9 +225,13 @@ class Door:
 
     def _decide(self, request: Request) -> Made:
         model = self._model(request.model, request.trigger)
-        runs = executions.recent(self._client("codepipeline"), model, request, self.now)
+        runs = executions.recent(self._client("codepipeline"), model, request, self._limits, self.now)
         decision = decide(request, model, runs, self._limits, self.now)
         match decision:
+            case Start(trigger="drift"):
+                # Before it starts, so that none starts without: what is repeated joins the schedule.
+                then = self._defer(*look_again(request, model, self.now))
+                return replace(self._start(decision, request, model), then=then)
             case Start():
                 return self._start(decision, request, model)
             case Defer():
@@ -231,7 +241,7 @@ class Door:
     def _run_out(self, request: Request) -> Made:
         """It comes again in an invocation of its own, soon, so that nobody has to hear of it."""
         defer = busy(request, self._model(request.model, request.trigger), "this invocation is nearly over", self.now)
-        return self._defer(defer, later.again(request, defer.until))
+        return self._defer(defer, request)
 
     def _start(self, start: Start, request: Request, model: Model) -> Made:
         try:
@@ -246,40 +256,33 @@ class Door:
         return Made(start, execution=answer["pipelineExecutionId"])
 
     def _come_again(self, defer: Defer, request: Request) -> Made:
-        made = self._defer(defer, later.again(request, defer.until))
+        made = self._defer(defer, request)
         news = request.due is None or defer.until - max(self.now, request.due) > LONG
         if made.decision is defer and request.trigger in BY_PEOPLE and news:
             self._tell(f"{defer.model}: a retraining waits", f"{defer.reason}.\nIt starts then by itself.")
         return made
 
-    def _defer(self, defer: Defer, event: Event) -> Made:
+    def _defer(self, defer: Defer, request: Request) -> Made:
+        return self._put(defer, later.again(request, defer.until))
+
+    def _put(self, defer: Defer, event: Event) -> Made:
         if self._schedules.put(defer, event):
             return Made(defer)
         return Made(replace(defer, reason=f"{defer.reason} (joins what waits for that already)"))
 
     def _tell_new(self, name: str, push: Push) -> Made:
-        advice = (f"model_code/{name} is new and has no stacks yet: run cdk deploy '{_title(name)}-*', then push a "
-                  f"change to it, or ask for its first retraining: ./pushline retrain {name}")  # fmt: skip
-        payload = json.dumps({"source": MANUAL_SOURCE, "detail": {"model": name, "reason": "first retraining"}})
-        command = (f"aws lambda invoke --function-name {self.setting.function} --cli-binary-format raw-in-base64-out "
-                   f"/dev/stdout --payload '{payload}'")  # fmt: skip
+        command = advice.first_retraining(name, self.setting.function)
         self._tell(f"{name}: waits for a cdk deploy",
-                   f"{advice}; on AWS:\n{command}\nCommit: {push.commit}\nNothing else is affected.")  # fmt: skip
-        return Made(Ignore(name, "push", advice))
+                   f"{advice.about_new(name)}; on AWS:\n{command}\nCommit: {push.commit}\n"
+                   "Nothing else is affected.")  # fmt: skip
+        return Made(Ignore(name, "push", advice.about_new(name)))
 
     def _tell_more(self, names: Sequence[str]) -> Made:
-        advice = (f"{len(names)} more folders of models are new and not looked into, from model_code/{names[0]} to "
-                  f"model_code/{names[-1]}; those with a model.yaml wait for a cdk deploy")  # fmt: skip
-        self._tell(f"{len(names)} more new folders of models", f"{advice}.")
-        return Made(Ignore(None, "push", advice))
+        self._tell(f"{len(names)} more new folders of models", f"{advice.about_more(names)}.")
+        return Made(Ignore(None, "push", advice.about_more(names)))
 
     def _tell(self, subject: str, message: str) -> None:
         self._client("sns").publish(TopicArn=self.setting.topic, Subject=subject[:100], Message=message)
-
-
-def _gone(gone: Gone) -> Made:
-    advice = f"there is no model_code/{gone.model}/model.yaml any more; cdk destroy '{_title(gone.model)}-*' removes it"
-    return Made(Ignore(gone.model, "push", advice))
 
 
 def _model(parameter: Mapping[str, str]) -> Model:
@@ -292,8 +295,3 @@ def _newest_day(s3: Any, bucket: str, model: str, last: str) -> str | None:
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"raw/{model}/dt=", Delimiter="/")
     found = (_DAY.search(prefix["Prefix"]) for page in pages for prefix in page.get("CommonPrefixes", ()))
     return max((day[1] for day in found if day and day[1] <= last), default=None)
-
-
-def _title(name: str) -> str:
-    """The model's name in stack names."""
-    return "".join(part.capitalize() for part in name.split("_"))

@@ -209,9 +209,14 @@ def _alarm(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched
     state, name = detail.get("state"), str(detail.get("alarmName") or "")
     if not isinstance(state, Mapping) or state.get("value") != "ALARM":
         raise Ignored(f"alarm {name} is over", trigger="drift")
-    why = " ".join(str(state.get("reason") or "").split())
-    return Request(name, "drift", f"alarm {name}: {why}" if why else f"alarm {name}",
+    return Request(name, "drift", why_alarmed(name, state.get("reason")),
                    _time(event.get("time"), now), str(event.get("id")))  # fmt: skip
+
+
+def why_alarmed(name: str, reason: Any) -> str:
+    """The reason for a retraining, from the alarm's own for its state."""
+    why = " ".join(str(reason or "").split())
+    return f"alarm {name}: {why}" if why else f"alarm {name}"
 
 
 def _refuse_foreign(event: Mapping[str, Any], watched: Watched, trigger: str) -> None:

@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lambdas.start_retraining.decide import BUDGET_PERIOD, Run
+from lambdas.start_retraining.decide import BUDGET_PERIOD, Limits, Run
 from lambdas.start_retraining.events import NONE, Request
 from lambdas.start_retraining.route import Model
 
@@ -14,9 +14,11 @@ PAGE = 100
 RETRAIN_STAGE = "Retrain"
 
 
-def recent(codepipeline: Any, model: Model, request: Request, now: dt.datetime) -> list[Run]:
-    """The executions that the budget, the cool-down or the request itself looks back to, newest first."""
-    since = min(now - max(BUDGET_PERIOD, dt.timedelta(hours=model.cool_down_hours)), request.asked)
+def recent(codepipeline: Any, model: Model, request: Request, limits: Limits, now: dt.datetime) -> list[Run]:
+    """The executions that the budget, a cool-down or the request itself looks back to, newest first."""
+    longest = max(BUDGET_PERIOD, dt.timedelta(hours=model.cool_down_hours),
+                  limits.clearing if request.trigger == "drift" else dt.timedelta())  # fmt: skip
+    since = min(now - longest, request.asked)
     return [_run(codepipeline, model, summary, request) for summary in _summaries(codepipeline, model, since)]
 
 
@@ -34,9 +36,10 @@ def _summaries(codepipeline: Any, model: Model, since: dt.datetime) -> Iterator[
 def _run(codepipeline: Any, model: Model, summary: Mapping[str, Any], request: Request) -> Run:
     id, started = summary["pipelineExecutionId"], summary["startTime"]
     commit = next((str(revision["revisionId"]) for revision in summary.get("sourceRevisions", ())), "")
-    # What an execution was asked for matters only where it may do what the request wants: one call less for the rest.
+    # What an execution was asked for matters only where it may do what the request wants, or the alarm wanted before:
+    # one call less for the rest.
     may_cover = started > request.asked or bool(commit and commit == request.commit)
-    variables = _variables(codepipeline, model, id) if may_cover else {}
+    variables = _variables(codepipeline, model, id) if may_cover or request.trigger == "drift" else {}
     return Run(id, started, summary["status"], _trained(codepipeline, model, summary), commit=commit,
                trigger=variables.get("Trigger", NONE), as_of=variables.get("AsOf", NONE))  # fmt: skip
 

@@ -14,8 +14,9 @@ import boto3
 from botocore.config import Config
 
 from lambdas.start_retraining.decide import Defer, Ignore, Limits, Start
-from lambdas.start_retraining.door import Door, Failed, Made, Setting
+from lambdas.start_retraining.door import Door, Setting
 from lambdas.start_retraining.events import JOB, Ignored, Watched, parse
+from lambdas.start_retraining.made import Failed, Made
 
 _RETRIES = Config(retries={"mode": "adaptive", "total_max_attempts": 8})
 _pushed: set[str] = set()
@@ -41,6 +42,7 @@ class Environment:
     maximum_per_day: str
     settling_minutes: str
     longest_wait_hours: str
+    clearing_hours: str
     routed: str
     """`bucket/key` of what was routed last."""
 
@@ -50,7 +52,8 @@ class Environment:
 
     def setting(self, function: str) -> Setting:
         limits = Limits(int(self.maximum_per_day), dt.timedelta(minutes=int(self.settling_minutes)),
-                        dt.timedelta(hours=int(self.longest_wait_hours)))  # fmt: skip
+                        dt.timedelta(hours=int(self.longest_wait_hours)),
+                        dt.timedelta(hours=int(self.clearing_hours)))  # fmt: skip
         watched = Watched(self.source_arn, self.branch, self.data, account=function.split(":")[4])
         bucket, _, key = self.routed.partition("/")
         return Setting(watched, limits, self.models_path, self.topic, self.schedule_group, self.schedule_role, function,

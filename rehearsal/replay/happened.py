@@ -51,13 +51,17 @@ def monitored(client_of: ClientOf, parts: ModelParts, moment: float) -> str | No
 
 
 def waiting(client_of: ClientOf, model: str) -> list[str]:
-    """One-time schedules that will come for the model: data that settles, triggers that wait out a cool-down."""
+    """One-time schedules that will come for the model: data that settles, triggers that wait out a cool-down.
+
+    Not those that only look whether a retraining for drift has helped, since that takes days of requests.
+    """
+    looks = f"{model.replace('_', '-')}-look-"
     scheduler, found = client_of("scheduler"), []
     for page in scheduler.get_paginator("list_schedules").paginate(State="ENABLED"):
         for row in page["Schedules"]:
             schedule = _schedule(scheduler, row)
             once = schedule.get("ScheduleExpression", "").startswith("at(")
-            if once and f'"{model}"' in schedule["Target"].get("Input", ""):
+            if once and not row["Name"].startswith(looks) and f'"{model}"' in schedule["Target"].get("Input", ""):
                 found.append(row["Name"])
     return found
 

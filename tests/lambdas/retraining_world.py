@@ -31,9 +31,9 @@ HOUR, MINUTE, SECOND = dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timede
 ENVIRONMENT = {"SOURCE_ARN": ARN, "BRANCH": "main", "DATA": DATA, "MODELS_PATH": "/pushline/models",
                "ROUTED": "artifacts/source/routed.json", "TOPIC": TOPIC, "SCHEDULE_GROUP": GROUP,
                "SCHEDULE_ROLE": ROLE, "MAXIMUM_PER_DAY": "3",
-               "SETTLING_MINUTES": "15", "LONGEST_WAIT_HOURS": "6"}  # fmt: skip
+               "SETTLING_MINUTES": "15", "LONGEST_WAIT_HOURS": "6", "CLEARING_HOURS": "72"}  # fmt: skip
 PAGE = 100
-SERVICES = ("ssm", "codecommit", "codepipeline", "scheduler", "s3", "sns")
+SERVICES = ("ssm", "codecommit", "codepipeline", "scheduler", "s3", "sns", "cloudwatch")
 Params = dict[str, Any]
 
 
@@ -97,6 +97,8 @@ class World:
         self.now = NOON
         self.models: dict[str, Params] = {}
         self.head: str | None = NEW
+        self.alarms: dict[str, str] = {}
+        """Alarm to its state."""
         self.commits = {NEW, OLD}
         self.differences: list[Params] = []
         self.between: dict[tuple[str, str], list[Params]] = {}
@@ -267,6 +269,12 @@ class World:
         if Name not in self.schedules:
             raise KeyError("ResourceNotFoundException")
         return {"Name": Name, "GroupName": GroupName}
+
+    def describe_alarms(self, AlarmNamePrefix: str, StateValue: str, NextToken: str = "0") -> Params:
+        found = [{"AlarmName": name, "StateValue": state, "StateReason": "2 datapoints were over 1.0"}
+                 for name, state in sorted(self.alarms.items())
+                 if name.startswith(AlarmNamePrefix) and state == StateValue]  # fmt: skip
+        return _page(found, "MetricAlarms", PAGE, NextToken, "NextToken")
 
     def list_objects_v2(self, Bucket: str, Prefix: str, Delimiter: str, ContinuationToken: str = "0") -> Params:
         assert Bucket == DATA

@@ -15,7 +15,7 @@ from lambdas.start_retraining.route import Model
 from tests.lambdas.retraining_world import HOUR, MINUTE, NEW, NOON, OLD, SECOND
 
 MODEL = Model("flight_delay", "pushline-flight-delay", ("model_code/flight_delay",), cool_down_hours=6)
-LIMITS = Limits(3, 15 * MINUTE, 6 * HOUR)
+LIMITS = Limits(3, 15 * MINUTE, 6 * HOUR, 72 * HOUR)
 UNATTENDED = ("schedule", "data", "drift")
 
 
@@ -101,6 +101,24 @@ def test_requests_of_several_kinds_come_back_one_after_another() -> None:
     untils = sorted(found.until for found in moments if isinstance(found, Defer))
     assert all(later - earlier >= MINUTE for earlier, later in itertools.pairwise(untils))
     assert len(untils) == 5
+
+
+def test_a_retraining_for_drift_gets_the_time_to_show_what_it_was_worth() -> None:
+    helped = run(7 * HOUR, id="e1", trigger="drift")
+    deferred = decided(request("drift"), helped)
+    assert isinstance(deferred, Defer)
+    assert NOON + 65 * HOUR < deferred.until <= NOON + 65 * HOUR + 10 * MINUTE
+    assert deferred.reason.endswith("what execution e1 was worth shows by then")
+    for other in (run(7 * HOUR, trigger="drift", status="Failed"), run(7 * HOUR, trigger="push"),
+                  run(72 * HOUR, trigger="drift")):  # fmt: skip
+        assert isinstance(decided(request("drift"), other), Start)
+    assert isinstance(decided(request("schedule"), helped), Start)
+
+
+def test_a_drift_request_is_covered_by_what_began_since_it_arose() -> None:
+    later = run(-MINUTE, id="e1", status="InProgress")
+    assert isinstance(decided(request("drift"), later, now=NOON + 2 * MINUTE), Ignore)
+    assert isinstance(decided(request("drift"), run(-MINUTE, status="Failed", trained=False)), Start)
 
 
 # -- single flight ------------------------------------------------------------------------------------------

@@ -120,6 +120,7 @@ def test_what_verify_refused_costs_no_budget_and_what_failed_later_does(world: W
 
 
 def test_no_storm_of_triggers_costs_more_than_the_budget(world: World) -> None:
+    world.alarms = {"flight-delay-drift-prediction": "ALARM"}
     for minute in range(0, 24 * 60, 7):
         world.pass_time(NOON + minute * MINUTE)
         for execution in world.started():
@@ -138,6 +139,7 @@ def test_no_storm_of_triggers_costs_more_than_the_budget(world: World) -> None:
 
 def test_all_that_waits_for_the_cool_down_becomes_one_retraining(world: World) -> None:
     world.ran(HOUR)
+    world.alarms = {"flight-delay-drift-prediction": "ALARM"}
     world.invoke(alarm_event())
     world.invoke(schedule_event())
     world.invoke(world.land("2026-11-22"))

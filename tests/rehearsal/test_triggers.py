@@ -78,6 +78,11 @@ def test_a_drift_alarm_starts_the_pipeline_of_its_model_and_no_other(place: Plac
     assert variables["Trigger"] == "drift"
     assert "drifting-drift-features" in variables["Reason"]
     assert not place.started(other)
+    # Without a cool-down it is looked at again in minutes; the alarm is still on, and the execution has yet to show.
+    worth = f"what execution {place.started(pipeline)[-1]['pipelineExecutionId']} was worth shows by then"
+    until(lambda: any(row["reason"].endswith(worth) for row in place.triggers("drifting")), "nobody looked")
+    assert _waiting(place.at.client("scheduler"), "drifting-look-")
+    assert len(place.started(pipeline)) == 2
 
 
 def test_a_folder_that_is_not_deployed_is_told_and_by_hand_retrains_what_is(place: Place) -> None:

@@ -71,12 +71,20 @@ def test_every_actor_has_its_own_role(assembly: Assembly) -> None:
     ("JobsFeatures", {"sagemaker:CreateTrainingJob", "iam:PassRole", "glue:StartJobRun"}),
     ("DeliveryVerifyRole", {"states:StartExecution", "codecommit:GitPull", "sagemaker:CreateTrainingJob"}),
     ("RetrainRole", {"sagemaker:UpdateModelPackage", "cloudformation:UpdateStack", "sagemaker:CreateEndpoint"}),
-    ("StartRetrainingRole", {"states:StartExecution", "s3:GetObject", "codecommit:GitPush"}),
+    ("StartRetrainingRole", {"states:StartExecution", "s3:DeleteObject", "codecommit:GitPush"}),
 ])  # fmt: skip
 def test_no_actor_does_its_neighbours_work(assembly: Assembly, role: str, foreign: set[str]) -> None:
     granted = policies.actions(assembly, role)
     assert granted
     assert not granted & foreign
+
+
+def test_the_door_reads_no_data_but_what_it_wrote_itself(assembly: Assembly) -> None:
+    about = {resource for found in policies.of(assembly, "StartRetrainingRole") for resource in found.resources
+             if {"s3:GetObject", "s3:PutObject"} & set(found.actions)}  # fmt: skip
+    (resource,) = about
+    assert "Artifacts" in resource
+    assert resource.rstrip('"]}').endswith("/source/routed.json")
 
 
 @EACH_MODEL

@@ -60,6 +60,7 @@ def test_the_template_gives_the_handler_the_environment_it_reads(assembly: Assem
     given = assembly.one("AWS::Lambda::Function", REPOSITORY)["Environment"]["Variables"]
     assert set(given) == {name.upper() for name in Environment.__dataclass_fields__}
     limits = load_settings().retraining
+    assert given["CLEARING_HOURS"] == "72"  # two of the last three daily runs make the alarm
     assert (given["MAXIMUM_PER_DAY"], given["SETTLING_MINUTES"], given["LONGEST_WAIT_HOURS"]) == (
         str(limits.maximum_per_day), str(limits.settling_minutes), str(limits.longest_wait_hours))  # fmt: skip
 
