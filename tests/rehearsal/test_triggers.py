@@ -11,6 +11,7 @@ import pytest
 from rehearsal import audit
 from rehearsal.connection import look
 from rehearsal.landscape import ModelParts
+from rehearsal.replay.happened import waiting
 from rehearsal.server import Running
 from rehearsal.triggers import by_hand
 from tests.conftest import Assembly
@@ -82,6 +83,7 @@ def test_a_drift_alarm_starts_the_pipeline_of_its_model_and_no_other(place: Plac
     worth = f"what execution {place.started(pipeline)[-1]['pipelineExecutionId']} was worth shows by then"
     until(lambda: any(row["reason"].endswith(worth) for row in place.triggers("drifting")), "nobody looked")
     assert _waiting(place.at.client("scheduler"), "drifting-look-")
+    assert waiting(look(place.at)[0], "drifting") == []
     assert len(place.started(pipeline)) == 2
 
 
