@@ -8,6 +8,7 @@ deployed and pushed; the repository itself is not touched.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -20,8 +21,11 @@ from ruamel.yaml import YAML
 
 from rehearsal.replay.plan import DATA, DRIFT, SCHEDULE, Plan, Refused
 
-MOST_A_DAY = 1000
+MOST_A_DAY, LONGEST_SETTLING_MINUTES = 1000, 60
 """What the platform's settings allow at most."""
+LEAST_SETTLING_SECONDS = 20
+"""Each object of a step starts the door in a container of its own; on two busy cores the last one was heard of after
+15 s, and was trained on once more."""
 _IDENTITY = ("-c", "user.name=Replay", "-c", "user.email=replay@example.com")
 Settings = dict[str, Any]
 
@@ -35,7 +39,7 @@ def make(repository: Path, clone: Path, plan: Plan, time_scale: float) -> list[s
     git(Path("."), "clone", "--quiet", "--no-hardlinks", f"file://{repository.resolve()}", str(unfinished))
     declaration = unfinished / "model_code" / plan.model / "model.yaml"
     said = _edit(declaration, lambda model: _triggers(model, plan, time_scale))
-    said += _edit(unfinished / "config" / "platform.yaml", lambda platform: _budget(platform, time_scale))
+    said += _edit(unfinished / "config" / "platform.yaml", lambda platform: _limits(platform, time_scale))
     if said:
         git(unfinished, *_IDENTITY, "commit", "--quiet", "--all", "--message", f"replay: {'; '.join(said)}")
     unfinished.rename(clone)
@@ -82,10 +86,12 @@ def _triggers(model: Settings, plan: Plan, time_scale: float) -> list[str]:
     return _set(retraining, wanted)
 
 
-def _budget(platform: Settings, time_scale: float) -> list[str]:
+def _limits(platform: Settings, time_scale: float) -> list[str]:
     retraining = platform.setdefault("retraining", {})
-    most = int(retraining.get("maximum_per_day", 20))
-    return _set(retraining, {"maximum_per_day": max(most, min(MOST_A_DAY, int(most * time_scale)))})
+    most, settling = int(retraining.get("maximum_per_day", 20)), int(retraining.get("settling_minutes", 15))
+    enough = min(LONGEST_SETTLING_MINUTES, math.ceil(LEAST_SETTLING_SECONDS * time_scale / 60))
+    most = max(most, min(MOST_A_DAY, int(most * time_scale)))
+    return _set(retraining, {"maximum_per_day": most, "settling_minutes": max(settling, enough)})
 
 
 def _set(section: Settings, wanted: Settings) -> list[str]:

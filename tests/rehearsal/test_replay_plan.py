@@ -76,11 +76,15 @@ def output(folder: Path, *arguments: str) -> str:
 
 
 def test_limits_are_converted_to_the_clock_that_counts_them(repository: Path, tmp_path: Path) -> None:
-    said = clone.make(repository, tmp_path / "clone", asked(), 200)
+    said = clone.make(repository, tmp_path / "clone", asked(), 100)
     model, platform = (read(tmp_path / "clone", path) for path in (MODEL, PLATFORM))
-    assert (model["cool_down_hours"], platform["maximum_per_day"]) == (0, 1000)
+    assert (model["cool_down_hours"], platform["maximum_per_day"], platform["settling_minutes"]) == (0, 1000, 34)
     assert all(model[name] for name in ("schedule", "on_new_data", "on_drift"))
-    assert said == ["retraining.cool_down_hours is 0", "retraining.maximum_per_day is 1000"]
+    assert said == [
+        "retraining.cool_down_hours is 0",
+        "retraining.maximum_per_day is 1000",
+        "retraining.settling_minutes is 34",
+    ]
     assert output(tmp_path / "clone", "log", "--format=%s", "-1").strip() == f"replay: {'; '.join(said)}"
     assert [output(folder, "status", "--porcelain") for folder in (tmp_path / "clone", repository)] == ["", ""]
 
@@ -92,7 +96,9 @@ def test_at_the_worlds_own_speed_nothing_is_changed(repository: Path, tmp_path: 
 
 def test_only_the_asked_triggers_may_retrain_and_the_settings_stay_valid(repository: Path, tmp_path: Path) -> None:
     clone.make(repository, tmp_path / "clone", asked("drift"), 200)
-    [model] = load_models(tmp_path / "clone", load_settings(tmp_path / "clone" / PLATFORM).guardrails)
+    settings = load_settings(tmp_path / "clone" / PLATFORM)
+    [model] = load_models(tmp_path / "clone", settings.guardrails)
+    assert settings.retraining.settling_minutes == 60  # no longer than the settings allow
     given = model.retraining
     assert (given.schedule, given.on_new_data, given.on_drift) == (None, False, True)
     assert "# train on days 60 to 8 before as_of" in (tmp_path / "clone" / MODEL).read_text()
