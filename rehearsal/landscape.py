@@ -30,7 +30,7 @@ class ModelParts:
     pipeline: str = ""
     group: str = ""
     monitor: str = ""
-    """The state machine (ARN) that looks for drift; it is in the place of the last environment."""
+    """The state machine (ARN) that looks for drift, where models are trained."""
     raw_data: str = ""
     endpoints: dict[str, str] = field(default_factory=dict)
     reconcilers: dict[str, str] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from rehearsal.service import Caller, Cloud, Params, Permission, ServiceError, a
 SAGEMAKER, GLUE = "sagemaker.amazonaws.com", "glue.amazonaws.com"
 GLUES_TAG = "aws-glue-service-resource"
 _SAGEMAKERS_LOOKS = ("DescribeDhcpOptions", "DescribeNetworkInterfaces", "DescribeVpcs")
-_GLUES_LOOKS = ("DescribeNetworkInterfaces", "DescribeVpcAttribute")
+_GLUES_LOOKS = ("DescribeNetworkInterfaces",)
 
 
 class NoWayIn(Exception):
@@ -46,6 +46,7 @@ def check_for_glue(cloud: Cloud, connection: str, role: str, caller: Caller) -> 
     subnet, groups = physical.get("SubnetId", ""), physical.get("SecurityGroupIdList") or []
     joined = _Joined(cloud, role, GLUE, caller, [subnet], groups)
     joined.enter(_GLUES_LOOKS)
+    joined.authorize(Permission("ec2:DescribeVpcAttribute", arn("ec2", caller, f"vpc/{joined.vpc}")))
     for action in ("ec2:CreateTags", "ec2:DeleteTags"):
         joined.authorize(Permission(action, joined.interfaces, {"aws:TagKeys": [GLUES_TAG]}))
     if not any(_lets_itself_in(group) for group in joined.groups):

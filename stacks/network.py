@@ -18,7 +18,7 @@ DESCRIBE_FOR_SAGEMAKER = (
 )  # fmt: skip
 DESCRIBE_FOR_GLUE = (
     "ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets",
-    "ec2:DescribeVpcAttribute", "ec2:DescribeVpcEndpoints",
+    "ec2:DescribeVpcEndpoints",
 )  # fmt: skip
 GLUES_TAG = "aws-glue-service-resource"
 
@@ -27,6 +27,7 @@ GLUES_TAG = "aws-glue-service-resource"
 class Network:
     """Where jobs or endpoints run, as SageMaker and Glue ask for it."""
 
+    vpc: str
     subnets: tuple[str, ...]
     security_groups: tuple[str, ...]
     availability_zone: str
@@ -58,8 +59,9 @@ def enter_for_sagemaker(scope: Construct, network: Network | None) -> Iterator[i
     """What SageMaker needs, as a job's or a model's role, to put network interfaces into the subnets."""
     if network is None:
         return
-    yield from _interfaces(scope, network, "ec2:CreateNetworkInterfacePermission")
-    yield allow(*DESCRIBE_FOR_SAGEMAKER, "ec2:DeleteNetworkInterfacePermission", on="*")
+    yield from _interfaces(scope, network, "ec2:CreateNetworkInterfacePermission",
+                           "ec2:DeleteNetworkInterfacePermission")  # fmt: skip
+    yield allow(*DESCRIBE_FOR_SAGEMAKER, on="*")
 
 
 def enter_for_glue(scope: Construct, network: Network | None, connection: str) -> Iterator[iam.PolicyStatement]:
@@ -68,6 +70,7 @@ def enter_for_glue(scope: Construct, network: Network | None, connection: str) -
         return
     yield from _interfaces(scope, network)
     yield allow(*DESCRIBE_FOR_GLUE, on="*")
+    yield allow("ec2:DescribeVpcAttribute", on=arn(scope, "ec2", f"vpc/{network.vpc}"))
     tagged = {"ForAllValues:StringEquals": {"aws:TagKeys": [GLUES_TAG]}, "Null": {"aws:TagKeys": "false"}}
     yield allow("ec2:CreateTags", "ec2:DeleteTags", on=arn(scope, "ec2", "network-interface/*"), when=tagged)
     named = [arn(scope, "glue", name) for name in ("catalog", f"connection/{connection}")]

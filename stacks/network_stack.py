@@ -25,8 +25,16 @@ CIDR = "10.0.0.0/22"
 SUBNETS = ("10.0.0.0/23", "10.0.2.0/23")
 """One in each of two availability zones: 500 addresses for workers, instances and endpoints."""
 HTTPS = 443
-FEATURE_JOBS_CALL = ("glue", "kms", "logs", "monitoring", "sts")
-"""Services that Glue's workers call besides S3; jobs and endpoints of SageMaker are isolated and need S3 only."""
+FEATURE_JOBS_CALL = {
+    "glue": ["glue:GetConnection"],
+    "kms": ["kms:Decrypt", "kms:GenerateDataKey"],
+    "logs": ["logs:CreateLogGroup", "logs:AssociateKmsKey", "logs:CreateLogStream", "logs:PutLogEvents"],
+    "monitoring": ["cloudwatch:PutMetricData"],
+    "sts": ["sts:GetCallerIdentity"],
+}
+"""What Glue's workers call besides S3, by service: exactly what a feature job's role may, since they have no other
+credentials of this account; who one is, STS tells without a permission. Jobs and endpoints of SageMaker are isolated
+and need S3 only."""
 OBJECTS = ("s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:ListBucket", "s3:AbortMultipartUpload")
 NOWHERE = ec2.CfnSecurityGroup.EgressProperty(
     ip_protocol="icmp", from_port=252, to_port=86, cidr_ip="255.255.255.255/32", description="Nothing goes out"
@@ -38,7 +46,7 @@ def network(scope: Construct, *, settings: Settings, environment: EnvironmentSta
     """The environment's network as config says: a new one in a stack of its own, an existing one, or none."""
     asked = settings.network.of(environment.environment_name)
     if asked.exists:
-        return Network(subnets=asked.subnets, security_groups=asked.security_groups,
+        return Network(vpc=asked.vpc, subnets=asked.subnets, security_groups=asked.security_groups,
                        availability_zone=asked.availability_zone or "")  # fmt: skip
     if asked.vpc == NONE:
         return None
@@ -69,7 +77,7 @@ class NetworkStack(Stack):
         if self._features:
             self._reach_services()
         self._log_flows()
-        self.network = Network(subnets=tuple(subnet.ref for subnet in self._subnets),
+        self.network = Network(vpc=self._vpc.ref, subnets=tuple(subnet.ref for subnet in self._subnets),
                                security_groups=(self._group.attr_group_id,),
                                availability_zone=self._zones[0])  # fmt: skip
         tag(self, model=SHARED, environment=environment.environment_name)
@@ -111,9 +119,8 @@ class NetworkStack(Stack):
             source_security_group_id=self._group.attr_group_id)  # fmt: skip
         group = ec2.CfnSecurityGroup(self, "Endpoints", vpc_id=self._vpc.ref, group_description="Endpoints of services",
                                      security_group_ingress=[come_in], security_group_egress=[NOWHERE])  # fmt: skip
-        for service in FEATURE_JOBS_CALL:
-            api = "cloudwatch" if service == "monitoring" else service
-            self._endpoint(service.capitalize(), service, self._policy([f"{api}:*"], [Aws.ACCOUNT_ID]),
+        for service, actions in FEATURE_JOBS_CALL.items():
+            self._endpoint(service.capitalize(), service, self._policy(actions, [Aws.ACCOUNT_ID]),
                            vpc_endpoint_type="Interface", private_dns_enabled=True,
                            subnet_ids=[self._subnets[0].ref], security_group_ids=[group.attr_group_id])  # fmt: skip
 
@@ -122,7 +129,7 @@ class NetworkStack(Stack):
                            service_name=f"com.amazonaws.{self.region}.{service}", **how)  # fmt: skip
 
     def _policy(self, actions: Iterable[str], owners: list[str]) -> iam.PolicyDocument:
-        """Who may pass, and to whose resources; what each role may do, its own policy says."""
+        """Who may pass, to whose resources, with which actions; the rest each role's own policy says."""
         mine = {"StringEquals": {"aws:PrincipalAccount": self.account},
                 "StringEqualsIfExists": {"aws:ResourceAccount": owners}}  # fmt: skip
         statement = iam.PolicyStatement(principals=[iam.AnyPrincipal()], actions=list(actions), resources=["*"],

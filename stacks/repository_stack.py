@@ -95,8 +95,7 @@ class RepositoryStack(Stack):
             pass_role(self.schedule_role, "scheduler"),
             list_objects(self._foundation.data, f"{RAW_DATA}*"),
             write_log(self._log),
-            # The alarms of a model are found by how their names begin, which takes permission on all.
-            allow("cloudwatch:DescribeAlarms", on="*"),
+            allow("cloudwatch:DescribeAlarms", on=arn(self, "cloudwatch", "alarm:*-drift-*")),
             allow("sns:Publish", on=self._foundation.notifications.topic_arn), use_key(self._foundation.key),
         ])  # fmt: skip
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stacks.acknowledgements import TABLE
+from stacks.every_resource import because
 from stacks.role_reader import Role, read_roles
 from stacks.seldom_used import SELDOM_USED
 from stacks.trust import IN_ARNS, SOURCES, UNBOUND
@@ -57,19 +58,7 @@ def _wildcards(roles: dict[str, Role]) -> Iterator[tuple[str, ...]]:
     for name, role in roles.items():
         for statement in role.statements:
             if "*" in statement.resources:
-                yield f"`{name}`", _code(statement.actions), "; ".join(sorted(_reasons(name)))
-
-
-def _reasons(role: str) -> set[str]:
-    """Those of the nag's table; it goes by construct paths, of which a logical id is the parts in one word."""
-    return {row.reason for row in TABLE
-            if re.fullmatch(_flat(row.construct), role)
-            and re.fullmatch(row.finding, "AwsSolutions-IAM5[Resource::*]")}  # fmt: skip
-
-
-def _flat(construct: str) -> str:
-    stack, _, path = construct.partition("/")
-    return f"{stack}/{path.replace('/', '')}"
+                yield f"`{name}`", _code(statement.actions), "; ".join(because(statement.actions))
 
 
 def _accepted() -> Iterator[tuple[str, ...]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_logs as logs
+from aws_cdk import aws_s3 as s3
 from constructs import Construct
 
 from config import Guardrails
@@ -52,9 +53,7 @@ class JobRoles(Construct):
         name, slug = self._model.name, self._model.slug
         groups = arn(self, "logs", f"log-group:/aws-glue/jobs/{feature_job_name(self._model)}-role/*")
         return [
-            # Spark asks whether an object exists; without a listing that is not bound to a prefix the answer to
-            # "no" would be "access denied".
-            allow("s3:ListBucket", on=data.bucket_arn),
+            *_look_for_own_objects(data, f"raw/{name}", f"features/{slug}"),
             read_objects(data, f"raw/{name}", f"raw/{name}/*", f"features/{slug}/*"),
             write_objects(data, f"features/{slug}/*"), delete_objects(data, f"features/{slug}/*"),
             read_objects(artifacts, f"bundles/{slug}/*"), use_key(key),
@@ -87,6 +86,18 @@ class JobRoles(Construct):
             write_objects(self._foundation.artifacts, f"evaluation/{slug}/*"),
             *sagemaker_job(self, self._model, self._foundation, self._image, "ProcessingJobs"),
         ]
+
+
+def _look_for_own_objects(bucket: s3.IBucket, *folders: str) -> Iterable[iam.PolicyStatement]:
+    """List what is below the folders, and of all else no more than the names of top folders."""
+    # Spark asks whether an object exists, a request that has no prefix: without a permission for it "no" would be
+    # "access denied". So who names a prefix must name these, and only who names none is not asked.
+    own = [pattern for folder in folders for pattern in (folder, f"{folder}/*")]
+    yield allow("s3:ListBucket", on=bucket.bucket_arn, when={"StringLikeIfExists": {"s3:prefix": own}})
+    # It also asks whether the folders above are there.
+    above = ["", *(folder.partition("/")[0] + "/" for folder in folders)]
+    yield allow("s3:ListBucket", on=bucket.bucket_arn,
+                when={"StringEquals": {"s3:prefix": above, "s3:delimiter": "/"}})  # fmt: skip
 
 
 def sagemaker_job(scope: Construct, model: Model, environment: EnvironmentStack, image: FrameworkImage,

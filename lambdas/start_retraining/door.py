@@ -150,7 +150,7 @@ class Door:
 
     def _still_drifting(self, request: Request) -> Request:
         """An alarm may be over while its request waited, and an alarm that stays on is told only by itself."""
-        why = still_on(self._client("cloudwatch"), self._model(request.model, request.trigger), self._models)
+        why = still_on(self._client("cloudwatch"), self._model(request.model, request.trigger))
         if why is None:
             raise Ignored("no drift alarm of the model is on any more", model=request.model, trigger="drift")
         return replace(request, reason=why)

@@ -62,7 +62,7 @@ class Stage:
         """Wait until the monitoring ran once from `began` on; how that ended."""
         deadline = time.monotonic() + self.timeout
         with self.console.status("the next scheduled monitoring"):
-            while (ended := happened.monitored(self.serving, self.parts, began)) is None:
+            while (ended := happened.monitored(self.client_of, self.parts, began)) is None:
                 if time.monotonic() > deadline:
                     raise Refused(f"no monitoring of {self.folder.name} ended within {self.timeout:g} s")
                 time.sleep(POLL_SECONDS)

@@ -56,7 +56,7 @@ def arrival_event(key: str = "raw/flight_delay/dt=2026-11-22/flights.csv", bucke
     }  # fmt: skip
 
 
-def alarm_event(name: str = "flight-delay-drift-prediction", state: str = "ALARM") -> Params:
+def alarm_event(name: str = "flight-delay-drift-predictions", state: str = "ALARM") -> Params:
     return {
         "version": "0", "id": "e-3", "detail-type": "CloudWatch Alarm State Change", "source": "aws.cloudwatch",
         "account": ACCOUNT, "time": "2026-11-23T12:00:00Z", "region": "us-east-1", "resources": [],
@@ -270,11 +270,10 @@ class World:
             raise KeyError("ResourceNotFoundException")
         return {"Name": Name, "GroupName": GroupName}
 
-    def describe_alarms(self, AlarmNamePrefix: str, StateValue: str, NextToken: str = "0") -> Params:
+    def describe_alarms(self, AlarmNames: list[str], StateValue: str) -> Params:
         found = [{"AlarmName": name, "StateValue": state, "StateReason": "2 datapoints were over 1.0"}
-                 for name, state in sorted(self.alarms.items())
-                 if name.startswith(AlarmNamePrefix) and state == StateValue]  # fmt: skip
-        return _page(found, "MetricAlarms", PAGE, NextToken, "NextToken")
+                 for name, state in sorted(self.alarms.items()) if name in AlarmNames and state == StateValue]  # fmt: skip
+        return {"MetricAlarms": found}
 
     def list_objects_v2(self, Bucket: str, Prefix: str, Delimiter: str, ContinuationToken: str = "0") -> Params:
         assert Bucket == DATA

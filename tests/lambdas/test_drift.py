@@ -6,7 +6,7 @@ import pytest
 
 from tests.lambdas.retraining_world import HOUR, MINUTE, NOON, Params, World, alarm_event
 
-ALARM, SECOND_ALARM = "flight-delay-drift-prediction", "flight-delay-drift-features"
+ALARM, SECOND_ALARM = "flight-delay-drift-predictions", "flight-delay-drift-features"
 DAY = 24 * HOUR
 
 
@@ -48,7 +48,7 @@ def test_the_alarm_of_a_model_with_a_like_name_counts_for_that_one(world: World)
     world.deploy("flight_delay_drift_night")
     world.ran(HOUR)
     goes_on(world)
-    world.alarms = {"flight-delay-drift-night-drift-prediction": "ALARM"}
+    world.alarms = {"flight-delay-drift-night-drift-predictions": "ALARM"}
     assert [made["decision"] for made in world.pass_time(NOON + DAY)] == ["ignore"]
 
 

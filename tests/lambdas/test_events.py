@@ -47,8 +47,8 @@ def test_an_arrival_names_model_and_day() -> None:
 
 def test_an_alarm_is_a_request_with_its_reason() -> None:
     request = told(alarm_event())
-    assert (request.model, request.trigger) == ("flight-delay-drift-prediction", "drift")
-    assert request.reason == "alarm flight-delay-drift-prediction: 1 datapoint was over 1.0"
+    assert (request.model, request.trigger) == ("flight-delay-drift-predictions", "drift")
+    assert request.reason == "alarm flight-delay-drift-predictions: 1 datapoint was over 1.0"
 
 
 def test_a_schedules_time_identifies_its_firing() -> None:

@@ -53,6 +53,6 @@ def test_the_reason_names_the_commit_and_the_first_path() -> None:
 def test_an_alarm_is_about_the_longest_name_that_it_begins_with() -> None:
     late = Model("flight_delay_drift", "p", ())
     assert alarmed("flight-delay-drift-drift-quality", [FLIGHTS, late]) == late
-    assert alarmed("flight-delay-drift-prediction", [FLIGHTS, late]) == FLIGHTS
+    assert alarmed("flight-delay-drift-predictions", [FLIGHTS, late]) == FLIGHTS
     assert alarmed("flight-delay-production-errors", [FLIGHTS, late]) is None
     assert alarmed("night-flight-delay-drift-x", [FLIGHTS]) is None

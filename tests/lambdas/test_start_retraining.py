@@ -50,12 +50,12 @@ def test_a_drift_alarm_starts_the_model_it_is_about(world: World) -> None:
     world.invoke(alarm_event())
     (started,) = world.started()
     assert started.variables == {"Trigger": "drift", "AsOf": "none",
-                                 "Reason": "alarm flight-delay-drift-prediction: 1 datapoint was over 1.0"}  # fmt: skip
+                                 "Reason": "alarm flight-delay-drift-predictions: 1 datapoint was over 1.0"}  # fmt: skip
 
 
 def test_an_alarm_of_no_model_is_ignored(world: World) -> None:
-    (made,) = world.invoke(alarm_event("taxi-drift-prediction"))
-    assert made["reason"] == "alarm taxi-drift-prediction is about no deployed model"
+    (made,) = world.invoke(alarm_event("taxi-drift-predictions"))
+    assert made["reason"] == "alarm taxi-drift-predictions is about no deployed model"
 
 
 def test_by_hand_retrains_on_the_day_asked_for(world: World) -> None:
@@ -120,7 +120,7 @@ def test_what_verify_refused_costs_no_budget_and_what_failed_later_does(world: W
 
 
 def test_no_storm_of_triggers_costs_more_than_the_budget(world: World) -> None:
-    world.alarms = {"flight-delay-drift-prediction": "ALARM"}
+    world.alarms = {"flight-delay-drift-predictions": "ALARM"}
     for minute in range(0, 24 * 60, 7):
         world.pass_time(NOON + minute * MINUTE)
         for execution in world.started():
@@ -139,7 +139,7 @@ def test_no_storm_of_triggers_costs_more_than_the_budget(world: World) -> None:
 
 def test_all_that_waits_for_the_cool_down_becomes_one_retraining(world: World) -> None:
     world.ran(HOUR)
-    world.alarms = {"flight-delay-drift-prediction": "ALARM"}
+    world.alarms = {"flight-delay-drift-predictions": "ALARM"}
     world.invoke(alarm_event())
     world.invoke(schedule_event())
     world.invoke(world.land("2026-11-22"))

@@ -60,7 +60,7 @@ def test_a_drift_alarm_comes_through_and_waits_for_the_cool_down(place: Place) -
     pipeline = place.model("cooling", cool_down_hours=6)
     place.push(model_code__cooling__model_dot_yaml="name: cooling")
     until(lambda: len(place.started(pipeline)) == 1, "the push started nothing")
-    _alarm(place.at, "cooling-drift-prediction")
+    _alarm(place.at, "cooling-drift-predictions")
     until(lambda: any(row["decision"] == "defer" for row in place.triggers("cooling")), "the alarm did not come")
     (row,) = [row for row in place.triggers("cooling") if row["trigger"] == "drift"]
     assert "cool-down of 6 h" in row["reason"]

@@ -33,6 +33,14 @@ def statements(assembly: Assembly, stack: str | None = None) -> Iterator[Stateme
                     yield _statement(holder, statement)
 
 
+def of_endpoints(assembly: Assembly) -> Iterator[Statement]:
+    """Every statement of every VPC endpoint's policy."""
+    for stack in assembly.templates:
+        for holder, found in assembly.resources("AWS::EC2::VPCEndpoint", stack).items():
+            for statement in _listed(found["Properties"]["PolicyDocument"]["Statement"]):
+                yield _statement(holder, statement)
+
+
 def of(assembly: Assembly, holder: str, stack: str | None = None) -> list[Statement]:
     """The statements of the role whose logical id begins so."""
     return [statement for statement in statements(assembly, stack) if statement.holder.startswith(holder)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from stacks.monitor_workflow import DAYS, SUBSTITUTIONS
+from lambdas.start_retraining.alarms import KINDS
 from stacks.retrain_workflow import IN_A_VPC
 from tests.conftest import Assembly
 from tests.stacks import policies
@@ -19,6 +20,7 @@ def test_alarms_take_two_of_three_runs_and_are_named_for_the_door(assembly: Asse
     assert {alarm["AlarmName"]: alarm["MetricName"] for alarm in alarms} == {
         "flight-delay-drift-features": "FeatureDrift", "flight-delay-drift-predictions": "PredictionDrift",
         "flight-delay-drift-quality": "QualityLoss"}  # fmt: skip
+    assert [alarm["AlarmName"] for alarm in alarms] == [f"flight-delay-drift-{kind}" for kind in KINDS]
     for alarm in alarms:
         assert (alarm["DatapointsToAlarm"], alarm["EvaluationPeriods"], alarm["Period"]) == (2, 3, 86400)
         assert alarm["Dimensions"] == [{"Name": "Model", "Value": "flight_delay"}]

@@ -12,6 +12,7 @@ from contract import Model, deployed, load_models
 from stacks.retrain_workflow import IN_A_VPC, SUBSTITUTIONS
 from stacks.training_stack import registration
 from tests.conftest import ROOT, Assembly
+from tests.stacks import policies
 
 TRAINING = "FlightDelay-Training"
 
@@ -139,3 +140,13 @@ def test_the_stack_and_its_resources_carry_model_and_environment(assembly: Assem
     manifest = json.loads((assembly.path / "manifest.json").read_text())
     tags = manifest["artifacts"][TRAINING]["properties"]["tags"]
     assert tags == {"pushline:model": "flight_delay", "pushline:environment": "training"}
+
+
+def test_a_feature_job_lists_its_own_prefixes_and_the_names_of_top_folders_only(assembly: Assembly) -> None:
+    listing = [found for found in policies.of(assembly, "JobsFeatures", "FlightDelay-Training")
+               if found.actions == ("s3:ListBucket",)]  # fmt: skip
+    own = ["raw/flight_delay", "raw/flight_delay/*", "features/flight-delay", "features/flight-delay/*"]
+    assert [found.conditions for found in listing] == [
+        {"StringLikeIfExists": {"s3:prefix": own}},
+        {"StringEquals": {"s3:prefix": ["", "raw/", "features/"], "s3:delimiter": "/"}},
+    ]
