@@ -148,6 +148,8 @@ def test_an_interrupted_change_of_the_lock_is_not_taken_for_the_old_one(project:
     (["bench"], [["bench"]]),
     (["synth"], [["app.py"]]),
     (["rehearse"], [["app.py"], ["rehearsal", "deploy"]]),
+    (["deploy", "--concurrency", "4"], [["the CDK CLI", "deploy", "--all", "--concurrency", "4"]]),
+    (["cdk", "bootstrap", "aws://1/r"], [["the CDK CLI", "bootstrap", "aws://1/r"]]),
     (["demo", "--keep"], [["app.py"], ["rehearsal", "demo", "--keep"]]),
 ])  # fmt: skip
 def test_each_verb_goes_to_its_room(
@@ -156,6 +158,7 @@ def test_each_verb_goes_to_its_room(
     module = project.module()
     calls: list[list[str]] = []
     monkeypatch.setattr(module, "set_up", lambda: None)
+    monkeypatch.setattr(module, "cdk", lambda: "the CDK CLI")
     monkeypatch.setattr(module, "call", lambda *command: calls.append(list(command[1:])) or 0)
     monkeypatch.delenv("PUSHLINE_TEST_WORKERS", raising=False)
     assert module.run_verb(given) == 0
