@@ -58,18 +58,18 @@ class Registry:
         status: str = "PendingManualApproval",
         instances: tuple[int, int] = (2, 2),
         instance_type: str = "ml.m6i.large",
-        approval: str = "automatic",
+        **facts: str,
     ) -> int:
-        """A new version, whose recorded answer is the good script's; its number."""
+        """A new version, whose recorded answer is the good script's, with `facts` as its metadata; its number."""
         self.factor += 1
         run = f"run-{self.factor:g}"
         answer = {"predictions": [self.factor * 1, self.factor * 2]}
-        facts = {"approval": approval, "metric": "auc", "challenger": "0.7", "champion": "0.6", "commit": "0" * 40,
+        facts = {"approval": "automatic", "metric": "auc", "challenger": "0.7", "champion": "0.6", "commit": "0" * 40,
                  "serving_instance_type": instance_type, "serving_minimum_instances": str(instances[0]),
                  "serving_maximum_instances": str(instances[1]), "lineage": "none",
                  "sample_request": self._put(f"bundles/{GROUP}/{run}/sample_request.json", REQUEST.encode()),
                  "sample_answer": self._put(f"evaluation/{GROUP}/{run}/sample_answer.json",
-                                            json.dumps(answer).encode())}  # fmt: skip
+                                            json.dumps(answer).encode())} | facts  # fmt: skip
         url = self._put(f"training/{GROUP}/{run}/output/model.tar.gz", _packed(self.factor, script))
         made = self.at.client("sagemaker").create_model_package(
             ModelPackageGroupName=GROUP, ModelApprovalStatus=status, CustomerMetadataProperties=facts,
