@@ -272,7 +272,8 @@ class World:
 
     def describe_alarms(self, AlarmNames: list[str], StateValue: str) -> Params:
         found = [{"AlarmName": name, "StateValue": state, "StateReason": "2 datapoints were over 1.0"}
-                 for name, state in sorted(self.alarms.items()) if name in AlarmNames and state == StateValue]  # fmt: skip
+                 for name, state in sorted(self.alarms.items())
+                 if name in AlarmNames and state == StateValue]  # fmt: skip
         return {"MetricAlarms": found}
 
     def list_objects_v2(self, Bucket: str, Prefix: str, Delimiter: str, ContinuationToken: str = "0") -> Params:

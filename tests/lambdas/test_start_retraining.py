@@ -49,8 +49,8 @@ def test_a_schedule_starts_its_model_once(world: World) -> None:
 def test_a_drift_alarm_starts_the_model_it_is_about(world: World) -> None:
     world.invoke(alarm_event())
     (started,) = world.started()
-    assert started.variables == {"Trigger": "drift", "AsOf": "none",
-                                 "Reason": "alarm flight-delay-drift-predictions: 1 datapoint was over 1.0"}  # fmt: skip
+    reason = "alarm flight-delay-drift-predictions: 1 datapoint was over 1.0"
+    assert started.variables == {"Trigger": "drift", "AsOf": "none", "Reason": reason}
 
 
 def test_an_alarm_of_no_model_is_ignored(world: World) -> None:

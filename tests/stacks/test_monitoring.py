@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from stacks.monitor_workflow import DAYS, SUBSTITUTIONS
 from lambdas.start_retraining.alarms import KINDS
+from stacks.monitor_workflow import DAYS, SUBSTITUTIONS
 from stacks.retrain_workflow import IN_A_VPC
 from tests.conftest import Assembly
 from tests.stacks import policies
