@@ -8,7 +8,7 @@ from __future__ import annotations
 from aws_cdk import aws_budgets as budgets
 from constructs import Construct
 
-from stacks.tags import ENVIRONMENT
+from stacks.tags import ENVIRONMENT, MODEL, SHARED
 
 SPENT_PERCENT, EXPECTED_PERCENT = 80, 100
 """People are told when that much has been spent, and when that much is to be expected by the end of the month."""
@@ -20,7 +20,9 @@ def budget(scope: Construct, id: str, *, environment: str, dollars: int, topic: 
     data = declared.BudgetDataProperty(
         budget_type="COST", time_unit="MONTHLY", budget_limit=declared.SpendProperty(amount=dollars, unit="USD"),
         cost_filters={"TagKeyValue": [f"user:{ENVIRONMENT}${environment}"]})  # fmt: skip
-    return declared(scope, id, budget=data, notifications_with_subscribers=[
+    tags = [declared.ResourceTagProperty(key=key, value=value)
+            for key, value in ((MODEL, SHARED), (ENVIRONMENT, environment))]  # fmt: skip
+    return declared(scope, id, budget=data, resource_tags=tags, notifications_with_subscribers=[
         _told("ACTUAL", SPENT_PERCENT, topic), _told("FORECASTED", EXPECTED_PERCENT, topic)])  # fmt: skip
 
 

@@ -98,8 +98,8 @@ class Deployed:
         return next(str(found["PhysicalResourceId"]) for found in listed
                     if re.fullmatch(f"{name}([0-9A-F]{{8}})?", found["LogicalResourceId"]))  # fmt: skip
 
-    def machine(self) -> dict[str, Any]:
-        arn = self.resource(TRAINING_STACK, "Retraining")
+    def machine(self, stack: str = TRAINING_STACK, name: str = "Retraining") -> dict[str, Any]:
+        arn = self.resource(stack, name)
         if not arn.startswith("arn:"):
             arn = f"arn:aws:states:us-east-1:000000000000:stateMachine:{arn}"
         found: dict[str, Any] = self.cloud.client("stepfunctions").describe_state_machine(stateMachineArn=arn)
@@ -167,17 +167,17 @@ def calls(deployed: Deployed, step: str, call: str, changes: dict[str, Change]) 
     else:
         given |= {"ProcessingResources": {"ClusterConfig": literal["ClusterConfig"]},
                   "StoppingCondition": literal["StoppingCondition"]}  # fmt: skip
+    variables = {**states["HasReason"]["Assign"], "model_data": "s3://artifacts/training/flight-delay/none.tar.gz"}
     started = {}
     for name, change in changes.items():
         arguments = copy.deepcopy(given)
         change(arguments)
-        started[name] = deployed.start(_one_step(deployed, machine, states, call, arguments), REQUEST)
+        started[name] = deployed.start(_one_step(deployed, machine, variables, call, arguments), REQUEST)
     return {name: deployed.end(execution) for name, execution in started.items()}
 
 
-def _one_step(deployed: Deployed, machine: dict[str, Any], states: dict[str, Any], call: str,
+def _one_step(deployed: Deployed, machine: dict[str, Any], variables: dict[str, Any], call: str,
               arguments: dict[str, Any]) -> str:  # fmt: skip
-    variables = {**states["HasReason"]["Assign"], "model_data": "s3://artifacts/training/flight-delay/none.tar.gz"}
     definition = {"QueryLanguage": "JSONata", "StartAt": "Remember", "States": {
         "Remember": {"Type": "Pass", "Assign": variables, "Next": "Call"},
         "Call": {"Type": "Task", "Resource": f"arn:aws:states:::aws-sdk:sagemaker:{call}", "Arguments": arguments,
@@ -198,6 +198,22 @@ def evaluations(deployed: Deployed) -> dict[str, dict[str, Any]]:
     return calls(deployed, "Evaluate", "createProcessingJob", PROCESSING)
 
 
+@pytest.fixture(scope="module")
+def watchings(deployed: Deployed) -> dict[str, dict[str, Any]]:
+    """How the monitor's one job ends, created under the monitor's role without any of the states before it."""
+    machine = deployed.machine("FlightDelay-Monitoring", "Monitor")
+    states = json.loads(machine["definition"])["States"]
+    live = {"model_data": "s3://artifacts/training/flight-delay/none.tar.gz", "created": "2026-01-01T00:00:00Z"}
+    known = {"live": live, "trained": {"run": "flight-delay-1", "reference": "{}"}, "days": []}
+    started = {}
+    for name, change in PROCESSING.items():
+        arguments = copy.deepcopy(states["Watch"]["Arguments"])
+        change(arguments)
+        step = _one_step(deployed, machine, {**states["FindLive"]["Assign"], **known}, "createProcessingJob", arguments)
+        started[name] = deployed.start(step, {})
+    return {name: deployed.end(execution) for name, execution in started.items()}
+
+
 @pytest.mark.parametrize("forged", TRAINING)
 def test_iam_stops_a_training_job_beyond_the_guardrails(trainings: dict[str, Any], forged: str) -> None:
     _stopped(trainings[forged], forged, "sagemaker:CreateTrainingJob")
@@ -206,6 +222,11 @@ def test_iam_stops_a_training_job_beyond_the_guardrails(trainings: dict[str, Any
 @pytest.mark.parametrize("forged", PROCESSING)
 def test_iam_stops_an_evaluation_beyond_the_guardrails(evaluations: dict[str, Any], forged: str) -> None:
     _stopped(evaluations[forged], forged, "sagemaker:CreateProcessingJob")
+
+
+@pytest.mark.parametrize("forged", PROCESSING)
+def test_iam_stops_the_monitors_job_beyond_the_guardrails(watchings: dict[str, Any], forged: str) -> None:
+    _stopped(watchings[forged], forged, "sagemaker:CreateProcessingJob")
 
 
 def _stopped(ended: dict[str, Any], forged: str, action: str) -> None:
@@ -313,6 +334,25 @@ def train_in(deployed: Deployed, **vpc: list[str]) -> None:
         ResourceConfig={"InstanceType": "ml.m6i.large", "InstanceCount": 1, "VolumeSizeInGB": 1})  # fmt: skip
 
 
+INSTANCES = [("MaximumInstances", 9), ("MinimumInstances", 9), ("MinimumInstances", 0), ("InstanceType", "p3.16xlarge")]
+"""Parameters of the serving stack beyond the guardrails: no IAM key knows how many instances an endpoint has."""
+
+
+@pytest.mark.parametrize(("parameter", "forged"), INSTANCES)
+def test_the_serving_stack_takes_no_more_instances_than_the_guardrails(
+    deployed: Deployed, parameter: str, forged: Any
+) -> None:
+    stack, stacks = "FlightDelay-Serving-Production", deployed.cloud.client("cloudformation")
+    role = deployed.resource("FlightDelay-Release-Production", "RolesUpdate")
+    before = stacks.describe_stacks(StackName=stack)["Stacks"][0]["Parameters"]
+    kept = [{"ParameterKey": found["ParameterKey"], "UsePreviousValue": True} for found in before
+            if found["ParameterKey"] != parameter]  # fmt: skip
+    with pytest.raises(ClientError, match=parameter):
+        stacks.update_stack(StackName=stack, UsePreviousTemplate=True, RoleARN=f"arn:aws:iam::000000000000:role/{role}",
+                            Parameters=[*kept, {"ParameterKey": parameter, "ParameterValue": str(forged)}])  # fmt: skip
+    assert stacks.describe_stacks(StackName=stack)["Stacks"][0]["Parameters"] == before
+
+
 def test_a_job_in_a_network_that_is_not_there_is_refused(deployed: Deployed) -> None:
     network = "Pushline-Network-Training"
     subnet, group = deployed.resource(network, "Subnet1"), deployed.resource(network, "Jobs")
@@ -384,12 +424,13 @@ def test_flow_logs_and_rules_of_the_network_go_with_their_stack(deployed: Deploy
 def test_a_budget_is_made_changed_and_deleted_with_its_stack(deployed: Deployed) -> None:
     budgets, stacks = deployed.cloud.client("budgets"), deployed.cloud.client("cloudformation")
 
-    def template(amount: int, percent: int) -> str:
+    def template(amount: int, percent: int, **tags: str) -> str:
         told = {"Notification": {"NotificationType": "ACTUAL", "ComparisonOperator": "GREATER_THAN",
                                  "Threshold": percent},
                 "Subscribers": [{"SubscriptionType": "EMAIL", "Address": "team@example.com"}]}  # fmt: skip
         data = {"BudgetType": "COST", "TimeUnit": "MONTHLY", "BudgetLimit": {"Amount": amount, "Unit": "USD"}}
-        properties = {"Budget": data, "NotificationsWithSubscribers": [told]}
+        properties = {"Budget": data, "NotificationsWithSubscribers": [told],
+                      "ResourceTags": [{"Key": key, "Value": value} for key, value in tags.items()]}  # fmt: skip
         return json.dumps({"Resources": {"B": {"Type": "AWS::Budgets::Budget", "Properties": properties}}})
 
     def made() -> dict[str, str]:
@@ -397,12 +438,18 @@ def test_a_budget_is_made_changed_and_deleted_with_its_stack(deployed: Deployed)
         return {found["BudgetName"]: found["BudgetLimit"]["Amount"] for found in found
                 if found["BudgetName"].startswith("spending")}  # fmt: skip
 
-    stacks.create_stack(StackName="spending", TemplateBody=template(10, 80))
+    def tags(name: str) -> dict[str, str]:
+        found = budgets.list_tags_for_resource(ResourceARN=f"arn:aws:budgets::000000000000:budget/{name}")
+        return {tag["Key"]: tag["Value"] for tag in found["ResourceTags"]}
+
+    stacks.create_stack(StackName="spending", TemplateBody=template(10, 80, team="us", old="1"))
     stacks.get_waiter("stack_create_complete").wait(StackName="spending", WaiterConfig={"Delay": 1})
     (name,) = made()
-    stacks.update_stack(StackName="spending", TemplateBody=template(20, 80))
+    assert tags(name) == {"team": "us", "old": "1"}
+    stacks.update_stack(StackName="spending", TemplateBody=template(20, 80, team="them"))
     stacks.get_waiter("stack_update_complete").wait(StackName="spending", WaiterConfig={"Delay": 1})
     assert made() == {name: "20"}
+    assert tags(name) == {"team": "them"}
     stacks.update_stack(StackName="spending", TemplateBody=template(20, 90))
     stacks.get_waiter("stack_update_complete").wait(StackName="spending", WaiterConfig={"Delay": 1})
     assert [*made().values()] == ["20"]

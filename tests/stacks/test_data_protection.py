@@ -20,11 +20,13 @@ NOT_TAGGED = {
     "AWS::IAM::Policy", "AWS::KMS::Alias", "AWS::Lambda::EventInvokeConfig", "AWS::Lambda::Permission",
     "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SNS::Subscription", "AWS::SQS::QueuePolicy",
     "AWS::Glue::SecurityConfiguration", "AWS::ApplicationAutoScaling::ScalingPolicy",
-    "AWS::Budgets::Budget", "AWS::EC2::SecurityGroupEgress", "AWS::EC2::SecurityGroupIngress",
+    "AWS::EC2::SecurityGroupEgress", "AWS::EC2::SecurityGroupIngress",
     "AWS::EC2::SubnetRouteTableAssociation",
     "AWS::Glue::Connection", "AWS::Logs::ResourcePolicy", "AWS::Events::EventBusPolicy", "AWS::Scheduler::Schedule",
 }  # fmt: skip
 """Types that take no tags."""
+TAGS = {"AWS::Budgets::Budget": "ResourceTags"}
+"""The property, where a type calls its tags otherwise."""
 
 
 def everything(assembly: Assembly, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -155,7 +157,7 @@ def test_everything_that_takes_tags_says_its_model_and_environment(assembly: Ass
     for stack, template in assembly.templates.items():
         for name, found in template["Resources"].items():
             if found["Type"] not in NOT_TAGGED:
-                tags = json.dumps(properties(found).get("Tags"))
+                tags = json.dumps(properties(found).get(TAGS.get(found["Type"], "Tags")))
                 assert "pushline:model" in tags and "pushline:environment" in tags, (stack, name, found["Type"])  # noqa: PT018
 
 
