@@ -22,6 +22,7 @@ from config.source import BundleSource, CodeCommitSource, ConnectionSource
 from stacks.doorbell import Doorbell
 from stacks.foundation_stack import FoundationStack
 from stacks.names import doorbell_name
+from stacks.outputs import publish
 from stacks.permissions import allow, list_objects, read_objects, read_versions
 
 BRANCH = "main"
@@ -130,6 +131,8 @@ class Bundle(Source):
     def __init__(self, scope: Construct, id: str, *, settings: Settings, foundation: FoundationStack) -> None:
         super().__init__(scope, id, settings=settings, foundation=foundation)
         self.bucket = foundation.bucket("Source", notify=True)
+        # Told by the bucket's own stack: an output that only repeats another stack's is none.
+        publish(foundation, {"SourceBundle": f"s3://{self.bucket.bucket_name}/{BUNDLE}"})
         self.arn = self.bucket.arn_for_objects(BUNDLE)
 
     @property
@@ -138,7 +141,7 @@ class Bundle(Source):
 
     @property
     def outputs(self) -> dict[str, str]:
-        return {"SourceBundle": f"s3://{self.bucket.bucket_name}/{BUNDLE}"}
+        return {}
 
     def fetch(self) -> list[iam.PolicyStatement]:
         return [read_versions(self.bucket, BUNDLE), allow("s3:GetBucketVersioning", on=self.bucket.bucket_arn)]

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from aws_cdk import Stack
+from aws_cdk import CfnParameter, Stack, Token
 from aws_cdk import aws_events as events
 from aws_cdk import aws_glue as glue
 from aws_cdk import aws_iam as iam
@@ -117,13 +117,21 @@ class TrainingStack(Stack):
             return None
         physical = glue.CfnConnection.PhysicalConnectionRequirementsProperty(
             subnet_id=network.subnets[0], security_group_id_list=list(network.security_groups),
-            availability_zone=network.availability_zone)  # fmt: skip
+            availability_zone=self._zone(network.availability_zone))  # fmt: skip
         connection = glue.CfnConnection(
             self, "FeaturesNetwork", catalog_id=self.account,
             connection_input=glue.CfnConnection.ConnectionInputProperty(
                 name=feature_job_name(self.model), connection_type="NETWORK", connection_properties={},
                 physical_connection_requirements=physical))  # fmt: skip
         return glue.CfnJob.ConnectionsListProperty(connections=[connection.ref])
+
+    def _zone(self, zone: str) -> str:
+        """A zone that config names is a parameter's default, which CloudFormation checks to be one of the account's."""
+        if Token.is_unresolved(zone):
+            return zone
+        parameter = CfnParameter(self, "FeaturesZone", type="AWS::EC2::AvailabilityZone::Name", default=zone,
+                                 description="Of the existing VPC's first subnet, where feature jobs run")  # fmt: skip
+        return parameter.value_as_string
 
     def _job_security(self) -> glue.CfnSecurityConfiguration:
         key = self._foundation.key.key_arn

@@ -179,11 +179,18 @@ def test_roles_are_not_bounded_unless_config_says_so(assembly: Assembly) -> None
                 if "PermissionsBoundary" in properties(role)]  # fmt: skip
 
 
-def test_templates_have_neither_errors_nor_warnings(assembly: Assembly) -> None:
+@pytest.mark.parametrize("settings", ["shipped", "accounts", "bounded", "connected"])
+def test_templates_have_neither_errors_nor_warnings(
+    assembly: Assembly, otherwise: dict[str, Assembly], settings: str
+) -> None:
     from cfnlint import core  # takes a second to import
     from cfnlint.api import lint_file
 
     assert core
-    found = [f"{file.name}: {match}" for file in sorted(assembly.path.glob("*.template.json"))
+    made = assembly if settings == "shipped" else otherwise[settings]
+    # What one model's stacks are, the other's are; the shipped ones are all looked at.
+    files = [file for file in sorted(made.path.glob("*.template.json"))
+             if settings == "shipped" or not file.name.startswith("BikeDemand")]  # fmt: skip
+    found = [f"{file.name}: {match}" for file in files
              for match in lint_file(file) if match.rule.id[0] in "EW"]  # fmt: skip
     assert found == []

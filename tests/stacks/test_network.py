@@ -136,7 +136,9 @@ def test_an_existing_vpc_is_used_by_its_ids_and_none_is_made(otherwise: dict[str
     physical = assembly.one("AWS::Glue::Connection", "FlightDelay-Training")["ConnectionInput"]
     assert physical["PhysicalConnectionRequirements"] == {
         "SubnetId": EXISTING["subnets"][0], "SecurityGroupIdList": EXISTING["security_groups"],
-        "AvailabilityZone": EXISTING["availability_zone"]}  # fmt: skip
+        "AvailabilityZone": {"Ref": "FeaturesZone"}}  # fmt: skip
+    zone = assembly.templates["FlightDelay-Training"]["Parameters"]["FeaturesZone"]
+    assert (zone["Type"], zone["Default"]) == ("AWS::EC2::AvailabilityZone::Name", EXISTING["availability_zone"])
 
 
 def test_without_a_vpc_models_are_still_isolated(otherwise: dict[str, Assembly]) -> None:
