@@ -72,7 +72,7 @@ def _readable(finding: str) -> str:
 
 def _seldom() -> Iterator[tuple[str, ...]]:
     for row in SELDOM_USED:
-        yield f"`{row.roles}`", f"`{row.actions}`", row.reason
+        yield _code(row.roles), _code(row.actions), row.reason
 
 
 def _trust() -> Iterator[tuple[str, ...]]:
