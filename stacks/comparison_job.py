@@ -9,7 +9,7 @@ from typing import Any
 
 from stacks.deployment import Deployment
 from stacks.instance_types import has_local_storage
-from stacks.retrain_jobs import OPT_ML, processing_input
+from stacks.retrain_jobs import OPT_ML, processing_input, vpc_config
 from stacks.serving_alarms import NAMESPACE
 from stacks.serving_stack import SHADOW_VARIANT, VARIANT
 from stacks.states import expression
@@ -39,7 +39,7 @@ def job_prefix(deployment: Deployment) -> str:
     return f"{deployment.model.slug}-shadow-"
 
 
-def comparison_job(deployment: Deployment) -> dict[str, Any]:
+def comparison_job(deployment: Deployment, *, vpc: bool) -> dict[str, Any]:
     """The job, named after version and hour: of executions that find the same shadow one starts it."""
     model = deployment.model
     stored = {"S3Uri": expression(f"'s3://${{Traffic}}/' & {report_key(deployment)}"), "S3UploadMode": "EndOfJob",
@@ -58,7 +58,7 @@ def comparison_job(deployment: Deployment) -> dict[str, Any]:
         "ProcessingOutputConfig": {"KmsKeyId": "${Key}", "Outputs": [{"OutputName": "report", "S3Output": stored}]},
         "ProcessingResources": {"ClusterConfig": cluster},
         "StoppingCondition": {"MaxRuntimeInSeconds": model.evaluation.max_runtime_minutes * 60},
-        "NetworkConfig": {"EnableNetworkIsolation": True},
+        "NetworkConfig": {"EnableNetworkIsolation": True, **vpc_config(vpc)},
         "Tags": [{"Key": "pushline:model", "Value": model.name},
                  {"Key": "pushline:environment", "Value": deployment.environment}],
     }  # fmt: skip

@@ -47,12 +47,12 @@ COMPARE = "Compare the answers"
 PAGE = 100
 
 
-def shadow(deployment: Deployment, minutes: int) -> dict[str, State]:
+def shadow(deployment: Deployment, minutes: int, *, vpc: bool) -> dict[str, State]:
     """From the registry to a shadow variant, and from its captured answers to what staging is told of them."""
     if not deployment.shadows:
         return {}
     return {**_find(deployment), **_change(), **_wait(minutes), **_measure(deployment), **_look(deployment),
-            **_compare(deployment)}  # fmt: skip
+            **_compare(deployment, vpc)}  # fmt: skip
 
 
 def life_cycle(stage: str, status: str, description: str) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def _look(deployment: Deployment) -> dict[str, State]:
     }  # fmt: skip
 
 
-def _compare(deployment: Deployment) -> dict[str, State]:
+def _compare(deployment: Deployment, vpc: bool) -> dict[str, State]:
     report = report_key(deployment)
     dimensions = f"'Dimensions': [{{'Name': 'Model', 'Value': '{deployment.model.name}'}}]"
     data = f"""[$each($comparison.metrics, function($value, $name) {{
@@ -184,7 +184,7 @@ def _compare(deployment: Deployment) -> dict[str, State]:
     read = f"""( $report := $parse($states.result.Body);
         {{'summary': $report.summary & '. Report: s3://${{Traffic}}/' & {report}, 'metrics': $report.metrics}} )"""
     return {
-        COMPARE: run_job("sagemaker:createProcessingJob", comparison_job(deployment), "Read the comparison",
+        COMPARE: run_job("sagemaker:createProcessingJob", comparison_job(deployment, vpc=vpc), "Read the comparison",
                          catch="Does another execution compare them?"),
         "Does another execution compare them?": choice(
             when("$contains($problem, /ResourceInUse|already exists/)", DONE), otherwise(TELL_STOPPED)),

@@ -61,20 +61,26 @@ class ReleaseStack(Stack):
         )
         return sfn.CfnStateMachine(
             self, "Reconciler", role_arn=self.roles.reconciler.role_arn, state_machine_type="STANDARD",
-            definition_string=json.dumps(release_workflow(self.deployment, self._settings.shadow.minutes), indent=1),
+            definition_string=json.dumps(self._definition(), indent=1),
             definition_substitutions=self._substitutions(),
             tracing_configuration=sfn.CfnStateMachine.TracingConfigurationProperty(enabled=True),
             logging_configuration=sfn.CfnStateMachine.LoggingConfigurationProperty(
                 destinations=[destination], include_execution_data=False, level="ALL"))  # fmt: skip
+
+    def _definition(self) -> dict[str, Any]:
+        return release_workflow(self.deployment, self._settings.shadow.minutes,
+                                vpc=self._environment.network is not None)  # fmt: skip
 
     def _substitutions(self) -> dict[str, str]:
         environment, comparison = self._environment, self.roles.comparison
         found = {"Group": f"{self._registry}model-package-group/{self.deployment.model.slug}",
                  "UpdateRole": self.roles.update.role_arn,
                  "Topic": environment.notifications.topic_arn}  # fmt: skip
-        shadow = {"ComparisonRole": comparison.role_arn, "Key": environment.key.key_arn,
-                  "Traffic": environment.traffic.bucket_name} if comparison else {}  # fmt: skip
-        return found | shadow
+        if not comparison:
+            return found
+        return {**found, "ComparisonRole": comparison.role_arn, "Key": environment.key.key_arn,
+                "Traffic": environment.traffic.bucket_name,
+                **(environment.network.substitutions if environment.network else {})}  # fmt: skip
 
     def _rules(self) -> None:
         """Any of these only says "look": the reconciler never reads what the event says."""

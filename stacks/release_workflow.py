@@ -61,11 +61,13 @@ NOTHING = "Nothing is wanted: what is live stays live"
 START = "Start with nothing tried"
 
 
-def release_workflow(deployment: Deployment, shadow_minutes: int = Shadow().minutes) -> dict[str, Any]:
+def release_workflow(
+    deployment: Deployment, shadow_minutes: int = Shadow().minutes, *, vpc: bool = False
+) -> dict[str, Any]:
     """The definition of one environment's reconciler; a shadow has so many minutes before it is compared."""
     states = {**_read_registry(deployment), **_describe_wanted(deployment), **_compare_with_stack(deployment),
               **rollout(deployment), **judgement(deployment), **leftovers(deployment),
-              **shadow(deployment, shadow_minutes)}  # fmt: skip
+              **shadow(deployment, shadow_minutes, vpc=vpc)}  # fmt: skip
     watching = shadow_minutes * 60 + deployment.model.evaluation.max_runtime_minutes * 60 if deployment.shadows else 0
     what = f"the endpoint {deployment.endpoint}" if deployment.has_endpoint else f"the model of {deployment.place}"
     return {"Comment": f"Make {what} equal to what the model registry says",

@@ -13,6 +13,7 @@ import pytest
 
 from stacks.release_shadow import SUBSTITUTIONS as OF_SHADOWS
 from stacks.release_workflow import SUBSTITUTIONS
+from stacks.retrain_workflow import IN_A_VPC
 from tests.conftest import Assembly, python
 from tests.stacks import policies
 
@@ -95,10 +96,11 @@ def test_nothing_of_it_is_in_staging_but_the_hand_over(shadowed: Assembly, assem
 
 def test_the_definition_is_completed(shadowed: Assembly) -> None:
     machine = shadowed.one("AWS::StepFunctions::StateMachine", RELEASE)
-    assert set(machine["DefinitionSubstitutions"]) == {*SUBSTITUTIONS, *OF_SHADOWS}
+    assert set(machine["DefinitionSubstitutions"]) == {*SUBSTITUTIONS, *OF_SHADOWS, *IN_A_VPC}
     job = json.loads(machine["DefinitionString"])["States"]["Compare the answers"]["Arguments"]
     assert all(len(word) <= 256 for word in job["AppSpecification"]["ContainerEntrypoint"])
-    assert job["NetworkConfig"] == {"EnableNetworkIsolation": True}
+    inside = {"Subnets": ["${Subnets}"], "SecurityGroupIds": ["${SecurityGroups}"]}
+    assert job["NetworkConfig"] == {"EnableNetworkIsolation": True, "VpcConfig": inside}, "as the role wants it"
 
 
 @pytest.mark.parametrize(
