@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aws_cdk import RemovalPolicy
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -22,9 +23,9 @@ SHARED_BY_JOBS = ("TrainingJobs", "ProcessingJobs")
 
 def log_group(scope: Construct, id: str, *, settings: Settings, environment: EnvironmentStack,
               name: str | None = None) -> logs.LogGroup:  # fmt: skip
-    """A log group; `name` only where the service prescribes it."""
+    """A log group; `name` only where the service prescribes it: kept, such a one would be in the next stack's way."""
     group = logs.LogGroup(scope, id, log_group_name=name, encryption_key=environment.key,
-                          removal_policy=environment.removal)  # fmt: skip
+                          removal_policy=RemovalPolicy.DESTROY if name else environment.removal)  # fmt: skip
     resource = group.node.default_child
     assert isinstance(resource, logs.CfnLogGroup)
     resource.retention_in_days = settings.retention.logs_days

@@ -30,7 +30,7 @@ _UNPACK_AND_MONITOR = (
     " && exec python3 live/code/pushline_entry.py monitor --input input --output output --models models"
 )
 _LOGS = {
-    "BuildFeatures": "log groups /aws-glue/jobs, job ${FeatureJob}",
+    "BuildFeatures": "log groups below /aws-glue/jobs/${FeatureJob}-role",
     "Watch": "log group /aws/sagemaker/ProcessingJobs, streams of this run",
 }
 _ADVICE = {

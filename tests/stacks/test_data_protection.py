@@ -100,6 +100,13 @@ def test_every_log_group_has_a_retention_and_our_key(assembly: Assembly) -> None
         assert "Key" in json.dumps(properties(group)["KmsKeyId"]), name
 
 
+def test_a_log_group_with_a_name_goes_with_its_stack_so_that_the_next_one_can_make_it(assembly: Assembly) -> None:
+    named = {name: group for name, group in everything(assembly, "AWS::Logs::LogGroup")
+             if "LogGroupName" in properties(group)}  # fmt: skip
+    assert named
+    assert {name: group["DeletionPolicy"] for name, group in named.items()} == dict.fromkeys(named, "Delete")
+
+
 def test_every_log_group_that_a_role_writes_to_is_made_here(assembly: Assembly, otherwise: dict[str, Assembly]) -> None:
     for kind, made in {"shipped": assembly, **otherwise}.items():
         there = ["/aws/sagemaker/TrainingJobs", "/aws/sagemaker/ProcessingJobs"] if kind == "bounded" else []
