@@ -8,28 +8,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rehearsal.environments import interpreter, scrubbed
+from rehearsal.environments import cache, interpreter, scrubbed
 from tests.conftest import ROOT, Assembly
 
 STACK = "Pushline-Repository"
-Cdk = Callable[..., str]
-
-
-def script() -> Any:
-    """`pushline` as a module: the CDK CLI it fetches is shared with `./pushline deploy`."""
-    loader = SourceFileLoader("pushline_script", str(ROOT / "pushline"))
-    spec = spec_from_loader(loader.name, loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+TOGETHER = "4"
+"""How many stacks the CDK CLI deploys or destroys at once."""
+Pushline = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +40,21 @@ def verb(*arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def cdk(exported: dict[str, str], assembly: Assembly, tmp_path_factory: pytest.TempPathFactory) -> Cdk:
-    """Runs the real CDK CLI, of the version that `./pushline deploy` takes, on the assembly as synthesized."""
-    command = [str(Path(sys.executable).with_name("node")), script().cdk()]
-    folder = tmp_path_factory.mktemp("cdk")
-    # A copy, since the CLI keeps the archives it publishes in the assembly.
-    copy = shutil.copytree(assembly.path, folder / "assembly")
-    common = ["--app", str(copy), "--output", str(folder), "--ci", "--no-notices", "--no-version-reporting"]
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the CDK CLI leaves what it synthesizes."""
+    return tmp_path_factory.mktemp("cdk") / "cdk.out"
+
+
+@pytest.fixture(scope="module")
+def pushline(exported: dict[str, str], made: Path) -> Pushline:
+    """Runs `./pushline deploy` or `./pushline cdk`, which run the real CDK CLI."""
+    common = ["--output", str(made), "--ci", "--no-notices", "--no-version-reporting"]
+    # The home is an empty one; what jsii unpacks there would take a third of a synthesis each time.
+    variables = {**exported, "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(cache() / "jsii")}
 
     def run(*arguments: str, code: int = 0) -> str:
-        done = subprocess.run([*command, *arguments, *common], cwd=folder, env=exported, capture_output=True, text=True,
-                              check=False, timeout=120)  # fmt: skip
+        done = subprocess.run([str(ROOT / "pushline"), *arguments, *common], env=variables, capture_output=True,
+                              text=True, check=False, timeout=600)  # fmt: skip
         said = done.stdout + done.stderr
         assert done.returncode == code, said
         return said
@@ -69,11 +63,11 @@ def cdk(exported: dict[str, str], assembly: Assembly, tmp_path_factory: pytest.T
 
 
 @pytest.fixture(scope="module")
-def deployed(cdk: Cdk) -> str:
-    """The repository's stack with what it needs, bootstrapped and deployed by the CDK CLI; what it said."""
-    said = cdk("bootstrap", "aws://000000000000/us-east-1")
+def deployed(pushline: Pushline) -> str:
+    """The whole app, bootstrapped, synthesized and deployed as README says; what was said."""
+    said = pushline("cdk", "bootstrap", "aws://000000000000/us-east-1")
     assert "bootstrapped" in said
-    return cdk("deploy", STACK, "--require-approval", "never")
+    return pushline("deploy", "--require-approval", "never", "--concurrency", TOGETHER)
 
 
 def aws(exported: dict[str, str], *arguments: str) -> Any:
@@ -84,14 +78,35 @@ def aws(exported: dict[str, str], *arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_cdk_cli_deploys_a_stack_and_what_it_needs(deployed: str) -> None:
-    assert f"✅  {STACK}" in deployed
-    assert "✅  Pushline-Foundation" in deployed
+def test_deploy_brings_up_the_whole_app(deployed: str, exported: dict[str, str], assembly: Assembly) -> None:
+    assert [stack for stack in assembly.templates if f"✅  {stack}" not in deployed] == []
+    stacks = aws(exported, "cloudformation", "describe-stacks")["Stacks"]
+    assert {found["StackName"] for found in stacks} == {"CDKToolkit", *assembly.templates}
+    assert {found["StackStatus"] for found in stacks} == {"CREATE_COMPLETE"}
 
 
-def test_the_cdk_cli_finds_nothing_left_to_change(deployed: str, cdk: Cdk) -> None:
-    assert "There were no differences" in cdk("diff", STACK, "--exclusively", "--fail")
-    assert f"{STACK} (no changes)" in cdk("deploy", STACK, "--exclusively", "--require-approval", "never")
+def test_the_cdk_cli_finds_nothing_left_to_change(
+    deployed: str, pushline: Pushline, assembly: Assembly, made: Path
+) -> None:
+    said = pushline("cdk", "diff", "--fail", "--method", "template", "--app", str(made))
+    assert said.count("There were no differences") == len(assembly.templates)
+    again = pushline("cdk", "deploy", STACK, "--exclusively", "--require-approval", "never", "--app", str(made))
+    assert f"{STACK} (no changes)" in again
+
+
+def test_the_cdk_cli_tells_what_a_change_would_change(
+    deployed: str, pushline: Pushline, made: Path, tmp_path: Path
+) -> None:
+    changed = shutil.copytree(made, tmp_path / "changed")
+    template = json.loads((changed / f"{STACK}.template.json").read_text())
+    (function,) = (found for found in template["Resources"].values() if found["Type"] == "AWS::Lambda::Function")
+    before = function["Properties"]["Timeout"]
+    function["Properties"]["Timeout"] = before + 1
+    (changed / f"{STACK}.template.json").write_text(json.dumps(template))
+    said = pushline("cdk", "diff", STACK, "--exclusively", "--fail", "--app", str(changed), code=1)
+    assert "[~] AWS::Lambda::Function" in said
+    assert f"[-] {before}" in said
+    assert f"[+] {before + 1}" in said
 
 
 def test_the_aws_cli_lists_what_was_made(deployed: str, exported: dict[str, str]) -> None:
@@ -114,12 +129,14 @@ def test_boto3_needs_the_exports_only(deployed: str, exported: dict[str, str]) -
         "boto3.client('s3').put_object(Bucket='a-bucket', Key='a key', Body=b'held')\n"
         "held = boto3.client('s3').get_object(Bucket='a-bucket', Key='a key')['Body'].read().decode()\n"
         "groups = boto3.client('sagemaker').list_model_package_groups()['ModelPackageGroupSummaryList']\n"
+        "groups = sorted(group['ModelPackageGroupName'] for group in groups)\n"
         "print(json.dumps([made['StackStatus'], who, name, held, groups]))\n"
     )
     done = subprocess.run([sys.executable, "-c", asked], env=exported, capture_output=True, text=True, check=False,
                           timeout=60)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == ["CREATE_COMPLETE", "000000000000", "pushline", "held", []]
+    assert json.loads(done.stdout) == ["CREATE_COMPLETE", "000000000000", "pushline", "held",
+                                       ["bike-demand", "flight-delay"]]  # fmt: skip
 
 
 def test_no_credentials_are_no_access(deployed: str, exported: dict[str, str]) -> None:
@@ -130,9 +147,22 @@ def test_no_credentials_are_no_access(deployed: str, exported: dict[str, str]) -
     assert "security token" in done.stderr
 
 
-def test_the_cdk_cli_takes_down_what_it_made(deployed: str, cdk: Cdk, exported: dict[str, str]) -> None:
-    """Last in the file: the others look at the stack."""
-    assert f"{STACK}: destroyed" in cdk("destroy", STACK, "--exclusively", "--force")
+def test_the_cdk_cli_takes_down_what_it_made(
+    deployed: str, pushline: Pushline, exported: dict[str, str], assembly: Assembly, made: Path
+) -> None:
+    """The tests before it look at the stacks."""
+    said = pushline("cdk", "destroy", "--all", "--force", "--concurrency", TOGETHER, "--app", str(made))
+    assert [stack for stack in assembly.templates if f"{stack}: destroyed" not in said] == []
     stacks = aws(exported, "cloudformation", "list-stacks", "--stack-status-filter", "CREATE_COMPLETE")
-    assert {found["StackName"] for found in stacks["StackSummaries"]} == {"CDKToolkit", "Pushline-Foundation"}
+    assert {found["StackName"] for found in stacks["StackSummaries"]} == {"CDKToolkit"}
     assert os.environ.get("AWS_ENDPOINT_URL") is None
+
+
+def test_what_was_kept_has_to_go_before_it_is_deployed_again(
+    deployed: str, pushline: Pushline, exported: dict[str, str], made: Path
+) -> None:
+    """Last in the file, after everything was taken down; in the words of docs/runbook.md."""
+    deploy = ("cdk", "deploy", STACK, "--require-approval", "never", "--app", str(made))
+    assert "Repository named pushline already exists" in pushline(*deploy, code=1)
+    aws(exported, "codecommit", "delete-repository", "--repository-name", "pushline")
+    assert f"✅  {STACK}" in pushline(*deploy)
