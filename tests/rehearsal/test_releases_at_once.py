@@ -127,7 +127,9 @@ def test_a_version_that_fails_its_smoke_test_is_told_once(people: People) -> Non
 def test_a_version_that_rolled_back_is_not_tried_again_by_those_that_waited_for_the_stack(people: People) -> None:
     began = time.time()
     version = people.registry.register(instance_type="ml.p4d.24xlarge")
-    duplicate(people.registry)
+    for _ in range(2 * DUPLICATES):  # so that one of them looks as soon as the stack has rolled back
+        duplicate(people.registry)
+        time.sleep(0.25)
     assert "The update of the serving stack rolled back" in people.registry.rejected(version)
     rest(people.registry)
     assert came_to(people.registry, "UPDATE_ROLLBACK_COMPLETE", began) == 1
