@@ -15,7 +15,7 @@ POLICY_TYPES = ("AWS::IAM::Role", "AWS::IAM::Policy", "AWS::IAM::ManagedPolicy")
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of an identity policy, with the logical id of what holds it."""
+    """One statement of an identity policy, with the logical id of the role that has it."""
 
     holder: str
     actions: tuple[str, ...]
@@ -30,7 +30,8 @@ def statements(assembly: Assembly, stack: str | None = None) -> Iterator[Stateme
         for holder, found in assembly.resources(kind, name).items():
             for document in _documents(found["Properties"]):
                 for statement in _listed(document["Statement"]):
-                    yield _statement(holder, statement)
+                    for role in found["Properties"].get("Roles", [{"Ref": holder}]):
+                        yield _statement(role["Ref"], statement)
 
 
 def of_endpoints(assembly: Assembly) -> Iterator[Statement]:
