@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
@@ -26,6 +28,8 @@ STACK, ENDPOINT, TIME_SCALE = "FlightDelay-Serving-Production", f"{GROUP}-produc
 REQUESTS, RATE = 1000, 120
 OLDEST = 1
 WAIT = "Wait, then look at the registry anew"
+HOLD = [99]
+HOLDS = GOOD.replace("    return [model *", f"    if data == {HOLD}:\n        time.sleep(3)\n    return [model *")
 STARTS_SLOWLY = GOOD.replace("import json, os, time", "import json, os, time\ntime.sleep(5)")
 
 
@@ -197,17 +201,39 @@ def test_a_release_that_is_killed_while_its_fleet_starts_is_told_and_made_up_for
 
 def test_a_kill_between_an_endpoints_switch_and_its_stacks_end_leaves_both_on_one_version(registry: Registry) -> None:
     """The stack goes back to what it was, and takes the endpoint, which had switched already, with it."""
+    registry.settle(registry.register(HOLDS, instances=(2, 3)), "Approved")
     before = registry.endpoint()["EndpointConfigName"]
     version = registry.register(instances=(2, 3))
-    until(lambda: registry.endpoint()["EndpointConfigName"] != before)
-    assert not settled("Production", registry)
-    kill_and_start(registry)
+    until(lambda: registry.endpoint()["EndpointStatus"] == "Updating")
+    with in_flight(registry.url()):  # what the old fleet still answers keeps the update from its end
+        until(lambda: registry.endpoint()["EndpointConfigName"] != before)
+        assert not settled("Production", registry)
+        kill_and_start(registry)
     until(lambda: settled("Production", registry))
     assert registry.endpoint()["EndpointConfigName"] == before
     with asking(registry) as tally:
         wake(registry)
         registry.settle(version, "Approved")
     assert (tally.failed, tally.errors[:3]) == (0, [])
+
+
+@contextmanager
+def in_flight(address: str) -> Iterator[None]:
+    """Requests that take their time, several at each moment of the block."""
+    over = threading.Event()
+
+    def ask() -> None:
+        while not over.is_set():
+            with suppress(httpx.HTTPError):
+                httpx.post(f"{address}/invocations", json=HOLD, timeout=30)
+
+    with ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask) for _ in range(4)]
+        try:
+            yield
+        finally:
+            over.set()
+    assert all(one.result() is None for one in asking)
 
 
 def settled(environment: str, registry: Registry) -> bool:

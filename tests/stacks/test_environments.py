@@ -44,11 +44,13 @@ def test_a_releases_logs_volumes_and_messages_are_under_its_environments_key(
     assembly: Assembly, environment: str
 ) -> None:
     title = environment.capitalize()
-    logs = assembly.one("AWS::Logs::LogGroup", f"FlightDelay-Release-{title}")
+    logs = assembly.resources("AWS::Logs::LogGroup", f"FlightDelay-Release-{title}").values()
     config = assembly.one("AWS::SageMaker::EndpointConfig", f"FlightDelay-Serving-{title}")
     reconciler = assembly.one("AWS::StepFunctions::StateMachine", f"FlightDelay-Release-{title}")
 
-    for imported in (logs["KmsKeyId"], config["KmsKeyId"], reconciler["DefinitionSubstitutions"]["Topic"]):
+    keys = [group["Properties"]["KmsKeyId"] for group in logs]
+    assert keys
+    for imported in (*keys, config["KmsKeyId"], reconciler["DefinitionSubstitutions"]["Topic"]):
         assert imported["Fn::ImportValue"].startswith(f"{SHARED[environment]}:")
 
 
