@@ -52,6 +52,9 @@ def pushline(exported: dict[str, str], made: Path) -> Pushline:
     # The home is an empty one; what jsii unpacks there would take a third of a synthesis each time.
     variables = {**exported, "JSII_RUNTIME_PACKAGE_CACHE_ROOT": str(cache() / "jsii")}
 
+    # npm needs what the caller's environment has, certificates for one; so the CLI is fetched in that.
+    subprocess.run([str(ROOT / "pushline"), "cdk", "--version"], check=True, capture_output=True, timeout=300)
+
     def run(*arguments: str, code: int = 0) -> str:
         done = subprocess.run([str(ROOT / "pushline"), *arguments, *common], env=variables, capture_output=True,
                               text=True, check=False, timeout=600)  # fmt: skip
