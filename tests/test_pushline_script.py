@@ -144,7 +144,7 @@ def test_an_interrupted_change_of_the_lock_is_not_taken_for_the_old_one(project:
     (["up", "--port", "0"], [["rehearsal", "up", "--port", "0"]]),
     (["new", "churn"], [["contract", "new", "churn"]]),
     (["run", "m", "--sample"], [["contract", "run", "m", "--sample"]]),
-    (["test", "-k", "x"], [["pytest", "-n", "3", "-k", "x"]]),
+    (["test", "-k", "x"], [["pytest", "-n", "4", "-k", "x"]]),
     (["bench"], [["bench"]]),
     (["synth"], [["app.py"]]),
     (["rehearse"], [["app.py"], ["rehearsal", "deploy"]]),
