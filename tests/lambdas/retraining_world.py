@@ -27,7 +27,8 @@ TOPIC = f"arn:aws:sns:us-east-1:{ACCOUNT}:notifications"
 DATA, GROUP = "data-bucket", "schedules"
 NEW, OLD, NEXT = "a" * 40, "b" * 40, "c" * 40
 NOON = dt.datetime(2026, 11, 23, 12, 0, tzinfo=dt.UTC)
-HOUR, MINUTE, SECOND = dt.timedelta(hours=1), dt.timedelta(minutes=1), dt.timedelta(seconds=1)
+DAY, HOUR, MINUTE, SECOND = (dt.timedelta(**{unit: 1}) for unit in ("days", "hours", "minutes", "seconds"))
+TRAIN = "model_code/flight_delay/train.py"
 ENVIRONMENT = {"SOURCE_ARN": ARN, "BRANCH": "main", "DATA": DATA, "MODELS_PATH": "/pushline/models",
                "ROUTED": "artifacts/source/routed.json", "TOPIC": TOPIC, "SCHEDULE_GROUP": GROUP,
                "SCHEDULE_ROLE": ROLE, "MAXIMUM_PER_DAY": "3",
@@ -338,3 +339,8 @@ def _check(values: Params, shape: Any) -> None:
 def _error(client: Any, code: str, operation: str) -> ClientError:
     made: ClientError = client.exceptions.from_code(code)({"Error": {"Code": code, "Message": code}}, operation)
     return made
+
+
+def reasons(decisions: list[Params]) -> dict[str, str]:
+    """What became of each model, and why."""
+    return {str(made["model"]): f"{made['decision']}: {made['reason']}" for made in decisions}

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lambdas.retraining_world import HOUR, MINUTE, NOON, Params, World, alarm_event
+from tests.lambdas.retraining_world import DAY, HOUR, MINUTE, NOON, Params, World, alarm_event
 
 ALARM, SECOND_ALARM = "flight-delay-drift-predictions", "flight-delay-drift-features"
-DAY = 24 * HOUR
 
 
 @pytest.fixture

@@ -16,21 +16,8 @@ from tests.lambdas.retraining_world import (
     modified,
     pipeline,
     push_event,
+    reasons,
 )
-
-TRAIN = "model_code/flight_delay/train.py"
-DAY = 24 * HOUR
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(monkeypatch)
-    made.differences = modified(TRAIN)
-    return made
-
-
-def reasons(decisions: list[Params]) -> dict[str, str]:
-    return {str(made["model"]): f"{made['decision']}: {made['reason']}" for made in decisions}
 
 
 def test_starts_run_side_by_side_and_are_told_in_the_models_order(

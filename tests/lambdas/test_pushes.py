@@ -14,6 +14,7 @@ from tests.lambdas.retraining_world import (
     NEW,
     NEXT,
     OLD,
+    TRAIN,
     Params,
     World,
     added,
@@ -23,22 +24,8 @@ from tests.lambdas.retraining_world import (
     look_event,
     modified,
     push_event,
+    reasons,
 )
-
-TRAIN = "model_code/flight_delay/train.py"
-DAY = 24 * HOUR
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(monkeypatch)
-    made.differences = modified(TRAIN)
-    return made
-
-
-def reasons(decisions: list[Params]) -> dict[str, str]:
-    return {str(made["model"]): f"{made['decision']}: {made['reason']}" for made in decisions}
-
 
 # -- push -----------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,14 @@ import pytest
 
 from lambdas.start_retraining import handler
 from tests.lambdas.retraining_world import (
+    DAY,
     HOUR,
     MINUTE,
     NEW,
     NOON,
     OLD,
     SECOND,
+    TRAIN,
     Params,
     World,
     alarm_event,
@@ -20,21 +22,6 @@ from tests.lambdas.retraining_world import (
     push_event,
     schedule_event,
 )
-
-TRAIN = "model_code/flight_delay/train.py"
-DAY = 24 * HOUR
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(monkeypatch)
-    made.differences = modified(TRAIN)
-    return made
-
-
-def reasons(decisions: list[Params]) -> dict[str, str]:
-    return {str(made["model"]): f"{made['decision']}: {made['reason']}" for made in decisions}
-
 
 # -- the other triggers ---------------------------------------------------------------------------------------
 
