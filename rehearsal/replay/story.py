@@ -96,6 +96,7 @@ def replay(
     plan: Plan, state_dir: Path, repository: Path, console: Console, time_scale: float, timeout: float
 ) -> Record:
     """The whole replay, or what is left of it; the report's document."""
+    state_dir = state_dir.resolve()  # the clone's app and the feature script run in another folder
     journal = Journal(state_dir / "replay" / f"{plan.model}.json", plan)
     world = Rehearsed(plan, set_up(plan, state_dir, repository, console, time_scale, timeout))
     tell(plan, journal, world, console)

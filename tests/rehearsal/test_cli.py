@@ -339,3 +339,15 @@ def test_a_replay_that_makes_no_sense_starts_nothing(verb: Verb, tmp_path: Path)
     place = ("--state-dir", tmp_path / "s")
     verb("replay", MODEL, "--from", "spring", "--to", "2013-05-01", *place).explains("--from", "'spring'", "YYYY-MM-DD")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_replay_lives_where_it_was_started_whatever_its_parts_run_in(
+    verb: Verb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "app.py").write_text("import os, sys\nsys.exit(os.environ['CDK_OUTDIR'])\n")
+    who = ("-c", "user.name=Ada", "-c", "user.email=ada@example.com")
+    for arguments in (("init", "--quiet"), ("add", "app.py"), (*who, "commit", "--quiet", "--message", "an app")):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    monkeypatch.chdir(tmp_path)
+    ended = verb("replay", MODEL, "--from", "2013-03-01", "--to", "2013-03-31", "--state-dir", "state")
+    ended.explains("could not be synthesized", str(tmp_path / "state" / "clone" / "cdk.out"))
