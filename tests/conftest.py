@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,18 +58,37 @@ def python(*arguments: str, target: Path, root: Path = ROOT, **environment: str)
                           check=False, timeout=180)  # fmt: skip
 
 
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def assembly(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Assembly:
-    """The app's assembly; the first worker to ask makes it."""
+def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MadeOnce:
+    """`made_once(name, make)`: a place that all workers of a test run share; the first to ask has it made."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
-    target = shared / "cdk.out"
-    with (shared / "cdk.out.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (target / "manifest.json").exists():
-            done = synthesize(target)
-            assert done.returncode == 0, done.stderr
-    return Assembly(target)
+
+    def ask(name: str, make: Callable[[Path], None]) -> Path:
+        target, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(target, ignore_errors=True)  # as a try that failed leaves it
+                make(target)
+                done.touch()
+        return target
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def assembly(made_once: MadeOnce) -> Assembly:
+    """The app's assembly."""
+
+    def make(target: Path) -> None:
+        done = synthesize(target)
+        assert done.returncode == 0, done.stderr
+
+    return Assembly(made_once("cdk.out", make))
 
 
 ACCOUNTS = {"training": "111111111111", "staging": "222222222222", "production": "333333333333"}
@@ -120,14 +141,12 @@ USED = "used.json"
 
 
 @pytest.fixture(scope="session")
-def otherwise(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> dict[str, Assembly]:
-    """The assemblies of OTHER_SETTINGS by name; the first worker to ask makes them."""
-    base = tmp_path_factory.getbasetemp()
-    target = (base if worker_id == "master" else base.parent) / "otherwise"
-    with Path(f"{target}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (target / "done").exists():
-            done = python("-c", SYNTHESIZE.format(settings=OTHER_SETTINGS, models=OTHER_MODELS), target=target)
-            assert done.returncode == 0, done.stderr
-            (target / "done").touch()
+def otherwise(made_once: MadeOnce) -> dict[str, Assembly]:
+    """The assemblies of OTHER_SETTINGS by name."""
+
+    def make(target: Path) -> None:
+        done = python("-c", SYNTHESIZE.format(settings=OTHER_SETTINGS, models=OTHER_MODELS), target=target)
+        assert done.returncode == 0, done.stderr
+
+    target = made_once("otherwise", make)
     return {name: Assembly(target / name) for name in OTHER_SETTINGS}

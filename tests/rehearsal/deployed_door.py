@@ -19,7 +19,7 @@ from rehearsal.connection import look
 from rehearsal.server import Running
 from rehearsal.triggers import triggers
 from tests.conftest import Assembly
-from tests.rehearsal.conftest import make_role, running
+from tests.rehearsal.daemon import make_role, running
 from tests.rehearsal.test_codecommit import commit, git
 from tests.rehearsal.test_codepipeline import action
 

@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from rehearsal import server
 from rehearsal.server import Running
 from tests.conftest import ROOT
-from tests.rehearsal.conftest import running
+from tests.rehearsal.daemon import running
 
 MODEL = "flight_delay"
 THROUGH = "2013-01-12"

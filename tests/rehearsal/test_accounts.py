@@ -21,7 +21,7 @@ from rehearsal.connection import in_each_account, look
 from rehearsal.landscape import ClientOf, Landscape
 from rehearsal.server import Running
 from tests.conftest import ACCOUNTS, Assembly
-from tests.rehearsal.conftest import running
+from tests.rehearsal.daemon import running
 from tests.rehearsal.serving import DOUBLES
 
 REGION = "eu-west-1"

@@ -15,7 +15,7 @@ from rehearsal import assembly
 from rehearsal.assembly import DeployFailed
 from rehearsal.server import Running
 from rehearsal.service import Params, Permission, Provisioned, ResourceType, Service, ServiceError, Stack
-from tests.rehearsal.conftest import open_queue
+from tests.rehearsal.daemon import open_queue
 
 ASSETS = "s3://cdk-hnb659fds-assets-${AWS::AccountId}-${AWS::Region}"
 

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from rehearsal.server import Running
 from tests.rehearsal import serving
-from tests.rehearsal.conftest import make_role, running
+from tests.rehearsal.daemon import make_role, running
 from tests.rehearsal.serving import configure, packed, settled, until
 
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"

@@ -15,7 +15,7 @@ from rich.console import Console
 from rehearsal.assembly import deploy
 from rehearsal.traffic import Tally, Traffic
 from tests.conftest import Assembly
-from tests.rehearsal.conftest import running
+from tests.rehearsal.daemon import running
 from tests.rehearsal.registry import (
     CRASHES,
     FAILS_SOME,

@@ -21,7 +21,7 @@ from rehearsal import cli, server
 from rehearsal import state_dir as state
 from rehearsal.server import Running
 from tests.conftest import ROOT
-from tests.rehearsal.conftest import make_role, running
+from tests.rehearsal.daemon import make_role, running
 
 MODEL, GROUP = "tides", "tides"
 

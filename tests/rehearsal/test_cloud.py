@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from rehearsal import audit
 from rehearsal.server import Running
 from rehearsal.service import Caller, Params, Permission, Response, Route, Service, arn
-from tests.rehearsal.conftest import make_role, open_queue
+from tests.rehearsal.daemon import make_role, open_queue
 
 
 class Repositories(Service):

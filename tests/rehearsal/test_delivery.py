@@ -13,7 +13,7 @@ import pytest
 from rehearsal import audit
 from rehearsal.codecommit import git_url
 from rehearsal.server import Running
-from tests.rehearsal.conftest import make_role, open_queue
+from tests.rehearsal.daemon import make_role, open_queue
 from tests.rehearsal.test_codebuild import ENVIRONMENT
 from tests.rehearsal.test_codecommit import commit, git
 from tests.rehearsal.test_codepipeline import BUILDSPEC, declaration

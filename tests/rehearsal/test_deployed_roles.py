@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from rehearsal import audit, connection, policies, second_opinion
 from rehearsal.server import Running
 from tests.conftest import Assembly
-from tests.rehearsal.conftest import running
+from tests.rehearsal.daemon import running
 from tests.rehearsal.iam_reference import Reference, reference
 from tests.rehearsal.scientist import Scientist
 from tests.rehearsal.works import ACCOUNT, Work, works

@@ -27,7 +27,7 @@ from rehearsal import assembly
 from rehearsal.codecommit import git_url
 from rehearsal.connection import look
 from tests.conftest import synthesize
-from tests.rehearsal.conftest import running
+from tests.rehearsal.daemon import running
 from tests.rehearsal.scientist import Scientist, private_clone, until
 
 MODEL, RUN = "buyers", "buyers-first-run"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rehearsal import server
 from rehearsal.server import Running
-from tests.rehearsal.conftest import make_role, running
+from tests.rehearsal.daemon import make_role, running
 
 OBJECTS = 300
 MOST_THREADS, MOST_PROCESSES = 100, 12

@@ -12,7 +12,7 @@ import pytest
 
 from rehearsal import audit
 from rehearsal.server import Running
-from tests.rehearsal.conftest import make_role
+from tests.rehearsal.daemon import make_role
 
 CODE = """
 import os, importlib.util

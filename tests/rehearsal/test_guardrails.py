@@ -22,7 +22,7 @@ from rich.console import Console
 from rehearsal import assembly as assemblies
 from rehearsal.server import Running
 from tests.conftest import Assembly
-from tests.rehearsal.conftest import make_role, running
+from tests.rehearsal.daemon import make_role, running
 from tests.stacks.test_retrain_workflow import REQUEST
 
 FOREIGN_KEY = "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000"

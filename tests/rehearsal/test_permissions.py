@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from rehearsal.server import Running
-from tests.rehearsal.conftest import make_role
+from tests.rehearsal.daemon import make_role
 
 ACCOUNT = "000000000000"
 PARAMETER = {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "v"}}

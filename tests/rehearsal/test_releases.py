@@ -20,7 +20,7 @@ from rehearsal import server
 from rehearsal.assembly import deploy
 from rehearsal.traffic import Tally, Traffic
 from tests.conftest import Assembly
-from tests.rehearsal.conftest import running
+from tests.rehearsal.daemon import running
 from tests.rehearsal.registry import GOOD, GROUP, REQUEST, Registry, patient
 from tests.rehearsal.serving import until
 

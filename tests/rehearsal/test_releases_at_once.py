@@ -13,7 +13,7 @@ from rich.console import Console
 
 from rehearsal.assembly import deploy
 from tests.conftest import Assembly
-from tests.rehearsal.conftest import open_queue, running
+from tests.rehearsal.daemon import open_queue, running
 from tests.rehearsal.registry import OTHER_SHAPE, Registry, patient
 from tests.rehearsal.serving import until
 

@@ -16,7 +16,7 @@ from rehearsal import audit
 from rehearsal.server import Running
 from tests.conftest import Assembly
 from tests.rehearsal import serving
-from tests.rehearsal.conftest import make_role, open_queue
+from tests.rehearsal.daemon import make_role, open_queue
 from tests.rehearsal.serving import DOUBLES, configure, packed, settled, until
 
 REQUESTS, RATE = 1200, 120

@@ -11,7 +11,7 @@ import pytest
 
 from rehearsal import audit
 from rehearsal.server import Running
-from tests.rehearsal.conftest import make_role
+from tests.rehearsal.daemon import make_role
 
 ACCOUNT = "000000000000"
 EVENTS = "events.amazonaws.com"

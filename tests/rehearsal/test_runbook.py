@@ -16,7 +16,7 @@ from rich.console import Console
 from rehearsal.assembly import deploy
 from rehearsal.environments import interpreter, scrubbed
 from tests.conftest import ROOT, Assembly
-from tests.rehearsal.conftest import running
+from tests.rehearsal.daemon import running
 from tests.rehearsal.registry import Registry, patient
 
 PAGE = (ROOT / "docs" / "runbook.md").read_text()

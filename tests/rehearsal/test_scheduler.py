@@ -18,7 +18,7 @@ from rehearsal import audit, server
 from rehearsal.scheduler.expression import InvalidExpression, first_time, next_time
 from rehearsal.scheduler.invocation import retry_at
 from rehearsal.server import Running
-from tests.rehearsal.conftest import make_role, running
+from tests.rehearsal.daemon import make_role, running
 
 ACCOUNT = "000000000000"
 PRINCIPAL = "scheduler.amazonaws.com"

@@ -10,7 +10,7 @@ import pytest
 from rehearsal import audit
 from rehearsal.server import Running
 from tests.rehearsal import serving
-from tests.rehearsal.conftest import make_role, running
+from tests.rehearsal.daemon import make_role, running
 
 ACCOUNT = "000000000000"
 CREATING = ["cloudwatch:PutMetricAlarm", "cloudwatch:DescribeAlarms", "cloudwatch:PutDashboard",

@@ -13,7 +13,7 @@ from rehearsal import audit
 from rehearsal.cloud import sdk_calls
 from rehearsal.cloud.sdk_calls import TaskFailed
 from rehearsal.server import Running
-from tests.rehearsal.conftest import make_role
+from tests.rehearsal.daemon import make_role
 
 S3_ALL = {"Action": "s3:*", "Resource": ["arn:aws:s3:::data", "arn:aws:s3:::data/*"]}
 

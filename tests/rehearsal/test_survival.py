@@ -17,7 +17,7 @@ from rich.console import Console
 from rehearsal import assembly, server
 from rehearsal.server import NotStarted, Running
 from rehearsal.service import Params, Provisioned, ResourceType, Service, Stack
-from tests.rehearsal.conftest import make_role
+from tests.rehearsal.daemon import make_role
 from tests.rehearsal.serving import until
 from tests.rehearsal.test_assembly import Repositories, Repository, did, repository, write
 
