@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from contract.new import write_model
 from rehearsal.server import Running
+from tests.conftest import MadeOnce
 from tests.rehearsal.daemon import running
+from tests.rehearsal.scientist import BARELY, CUSTOMERS, Scientist, gone_on_with, private_clone, rehearsal
 
 
 @pytest.fixture
@@ -32,3 +36,27 @@ def shared_cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The whole rehearsal, shared by a module's tests: use names of your own."""
     with running(tmp_path_factory.mktemp("rehearsal")) as cloud:
         yield cloud
+
+
+@pytest.fixture(scope="session")
+def customers_at_rest(made_once: MadeOnce) -> Path:
+    """`clone` and `state` of a stopped rehearsal in which a new model is live, and its `status.json` of before; made
+    once in a test run."""
+
+    def make(folder: Path) -> None:
+        clone = private_clone(folder / "clone")
+        write_model(clone, CUSTOMERS)
+        with rehearsal(clone) as person:
+            person.configure(BARELY, CUSTOMERS)
+            person.load(CUSTOMERS)
+            assert person.pushed("A new model", CUSTOMERS)["status"] == "Succeeded"
+            (folder / "status.json").write_text(json.dumps(person.status()))
+
+    return made_once("customers", make)
+
+
+@pytest.fixture(scope="module")
+def customers(customers_at_rest: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
+    """The module's own copy of `customers_at_rest`, running."""
+    with gone_on_with(customers_at_rest, tmp_path_factory.mktemp("customers") / "copy") as person:
+        yield person

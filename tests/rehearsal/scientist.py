@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from rehearsal import server
 from rehearsal.server import Running
-from tests.conftest import ROOT
+from tests.conftest import ROOT, synthesize
 from tests.rehearsal.daemon import running
 
 MODEL = "flight_delay"
@@ -32,6 +32,14 @@ REDUCED = {
     "training.hyperparameters.max_depth": 2,
 }
 """Small enough for seconds, and easily beaten."""
+CUSTOMERS = "customers"
+BARELY = {
+    "features.arguments.window_days": 10,
+    "features.arguments.holdout_days": 3,
+    "training.hyperparameters.num_round": 1,
+    "training.hyperparameters.max_depth": 1,
+}
+"""The same of a new model, as `pushline new` writes it."""
 BETTER = {"training.hyperparameters.num_round": 40, "training.hyperparameters.max_depth": 4}
 TIMEOUT_SECONDS = 180
 TIME_SCALE = 10.0
@@ -58,6 +66,10 @@ class Scientist:
     def status(self) -> Document:
         """The document of `status --json`."""
         return dict(json.loads(self.verb("status", "--json")))
+
+    def in_service(self) -> bool:
+        """Whether all endpoints answer."""
+        return all(row["status"] == "InService" for row in self.status()["endpoints"])
 
     def folder(self, model: str = MODEL) -> Path:
         return self.clone / "model_code" / model
@@ -90,6 +102,10 @@ class Scientist:
         done = subprocess.run(["git", *who, *arguments], cwd=self.clone, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def deploy(self) -> None:
+        """Synthesize and deploy what is in the clone."""
+        self.verb("deploy", str(synthesized(self.clone)))
 
     def load(self, model: str = MODEL) -> None:
         self.verb("load", model, "--through", THROUGH, "--repository", str(self.clone))
@@ -156,12 +172,30 @@ def _no_source(models: tuple[str, ...], folder: str, names: list[str]) -> set[st
     return {name for name in names if name == "__pycache__"}
 
 
+def synthesized(clone: Path) -> Path:
+    """The assembly of a clone, made beside it."""
+    target = clone.with_name("cdk.out")
+    done = synthesize(target, root=clone)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
 @contextmanager
-def rehearsal(clone: Path, assembly: Path) -> Iterator[Scientist]:
-    """The assembly deployed on a rehearsal of its own, nothing loaded or pushed yet."""
+def rehearsal(clone: Path) -> Iterator[Scientist]:
+    """A clone's stacks deployed on a rehearsal of its own, nothing loaded or pushed yet."""
     with running(clone.with_name("state"), time_scale=TIME_SCALE) as at:
         person = Scientist(at, clone)
-        person.verb("deploy", str(assembly))
+        person.deploy()
+        yield person
+
+
+@contextmanager
+def gone_on_with(rested: Path, folder: Path) -> Iterator[Scientist]:
+    """A rehearsal that has stopped, started again in a copy of the folder of its state and clone."""
+    shutil.copytree(rested, folder)
+    with running(folder / "state", time_scale=TIME_SCALE) as at:
+        person = Scientist(at, folder / "clone")
+        until(person.in_service, "the endpoints did not come back")
         yield person
 
 

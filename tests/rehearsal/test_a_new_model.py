@@ -3,55 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 
-import pytest
+from tests.rehearsal.scientist import CUSTOMERS, Scientist, until
 
-from contract.new import write_model
-from tests.conftest import synthesize
-from tests.rehearsal.scientist import Scientist, private_clone, rehearsal, until
-
-FIRST, COPY = "customers", "buyers"
-REDUCED = {"features.arguments.window_days": 10, "features.arguments.holdout_days": 3}
+COPY = "buyers"
 
 
-@pytest.fixture(scope="module")
-def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
-    """One model, live."""
-    clone = private_clone(tmp_path_factory.mktemp("a-new-model") / "clone")
-    write_model(clone, FIRST)
-    done = synthesize(clone.with_name("cdk.out"), root=clone)
-    assert done.returncode == 0, done.stderr
-    with rehearsal(clone, clone.with_name("cdk.out")) as person:
-        person.configure(REDUCED, FIRST)
-        person.load(FIRST)
-        person.pushed("A new model", FIRST)
-        yield person
-
-
-def test_copy_edit_the_yaml_deploy_once_and_push(person: Scientist) -> None:
-    live, known = person.live(FIRST), person.executions(FIRST)
-    shutil.copytree(person.folder(FIRST), person.folder(COPY))
+def test_copy_edit_the_yaml_deploy_once_and_push(customers: Scientist) -> None:
+    live, known = customers.live(CUSTOMERS), customers.executions(CUSTOMERS)
+    shutil.copytree(customers.folder(CUSTOMERS), customers.folder(COPY))
     # The copied scripts import the first model's modules, so these travel along.
-    person.configure({"name": COPY, "watch": [f"model_code/{FIRST}"]}, COPY)
-    person.push("A copy, not deployed yet")
-    until(lambda: advice(person) is not None, "the push was not routed")
-    assert "run cdk deploy 'Buyers-*'" in str(advice(person))
-    assert person.executions(FIRST) == known
+    customers.configure({"name": COPY, "watch": [f"model_code/{CUSTOMERS}"]}, COPY)
+    customers.push("A copy, not deployed yet")
+    until(lambda: advice(customers) is not None, "the push was not routed")
+    assert "run cdk deploy 'Buyers-*'" in str(advice(customers))
+    assert customers.executions(CUSTOMERS) == known
 
-    deployed = person.clone.with_name("with-the-copy")
-    assert synthesize(deployed, root=person.clone).returncode == 0
-    person.verb("deploy", str(deployed))
-    person.load(COPY)
-    person.configure({"description": "Deployed"}, COPY)
-    assert person.pushed("Its first own push", COPY)["status"] == "Succeeded"
-    answer = person.live(COPY)
-    assert (answer["version"], answer["commit"]) == (1, person.git("rev-parse", "HEAD").strip())
-    assert person.live(FIRST) == live
-    assert person.executions(FIRST) == known
+    customers.deploy()
+    customers.load(COPY)
+    customers.configure({"description": "Deployed"}, COPY)
+    assert customers.pushed("Its first own push", COPY)["status"] == "Succeeded"
+    answer = customers.live(COPY)
+    assert (answer["version"], answer["commit"]) == (1, customers.git("rev-parse", "HEAD").strip())
+    assert customers.live(CUSTOMERS) == live
+    assert customers.executions(CUSTOMERS) == known
 
 
-def advice(person: Scientist) -> str | None:
+def advice(customers: Scientist) -> str | None:
     """What `status` says about the copied folder."""
-    rows = person.status()["triggers"]
+    rows = customers.status()["triggers"]
     return next((row["reason"] for row in rows if (row["model"], row["decision"]) == (COPY, "ignore")), None)

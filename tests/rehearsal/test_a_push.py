@@ -13,7 +13,6 @@ import pytest
 from rehearsal import second_opinion
 from rehearsal.traffic import Tally, Traffic
 from stacks.seldom_used import SELDOM_USED, kind
-from tests.conftest import synthesize
 from tests.rehearsal.scientist import (
     BETTER,
     MODEL,
@@ -54,9 +53,7 @@ def look(person: Scientist, model: str = MODEL) -> Seen:
 @pytest.fixture(scope="module")
 def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
     clone = private_clone(tmp_path_factory.mktemp("a-push") / "clone", MODEL)
-    done = synthesize(clone.with_name("cdk.out"), root=clone)
-    assert done.returncode == 0, done.stderr
-    with rehearsal(clone, clone.with_name("cdk.out")) as person:
+    with rehearsal(clone) as person:
         person.configure(REDUCED)
         person.load()
         yield person

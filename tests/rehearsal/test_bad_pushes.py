@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
 
-from contract.new import write_model
-from tests.conftest import synthesize
-from tests.rehearsal.scientist import Document, Scientist, private_clone, rehearsal
+from tests.rehearsal.scientist import CUSTOMERS, Document, Scientist
 
-MODEL = "customers"
-FOLDER = f"model_code/{MODEL}"
+FOLDER = f"model_code/{CUSTOMERS}"
 LAST_DAY = "dt=2013-01-12"
-REDUCED = {"features.arguments.window_days": 10, "features.arguments.holdout_days": 3}
 ENOUGH = "if len(rows) > 400:  # more than the model's own tests have\n        "
 
 
 @dataclass(frozen=True)
 class Live:
-    """A model of its own, as `pushline new` writes it, deployed, pushed and live."""
+    """The new model, and the commit whose version is live."""
 
     person: Scientist
     commit: str
 
     def pushed_badly(self) -> Failure:
         """Push what is in the clone: it must fail, and leave alone what is live."""
-        execution = self.person.pushed("This is no good", MODEL, code=1)
+        execution = self.person.pushed("This is no good", CUSTOMERS, code=1)
         assert execution["status"] == "Failed"
-        answer = self.person.live(MODEL)
+        answer = self.person.live(CUSTOMERS)
         assert (answer["version"], answer["commit"]) == (1, self.commit)
         return Failure(execution, execution["told"], self.person.verb("logs", execution["execution"]))
 
@@ -51,26 +46,12 @@ class Failure:
                 assert text in place, f"{text!r} is not in:\n{place}"
 
 
-@pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    clone = private_clone(tmp_path_factory.mktemp("bad-pushes") / "clone")
-    write_model(clone, MODEL)
-    assembly = clone.with_name("cdk.out")
-    done = synthesize(assembly, root=clone)
-    assert done.returncode == 0, done.stderr
-    with rehearsal(clone, assembly) as person:
-        person.configure(REDUCED, MODEL)
-        person.load(MODEL)
-        execution = person.pushed("A new model", MODEL)
-        assert execution["status"] == "Succeeded"
-        yield Live(person, execution["commit"])
-
-
 @pytest.fixture
-def live(shop: Live) -> Live:
+def live(customers: Scientist) -> Live:
     """With the good files in the clone again."""
-    shop.person.restore(shop.commit)
-    return shop
+    commit = str(customers.live(CUSTOMERS)["commit"])
+    customers.restore(commit)
+    return Live(customers, commit)
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -79,13 +60,8 @@ def replace(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def test_a_new_model_goes_live(shop: Live) -> None:
-    assert shop.person.live(MODEL)["version"] == 1
-    assert shop.person.live(MODEL, "staging")["commit"] == shop.commit
-
-
 def test_a_syntax_error_and_an_unknown_key_stop_at_verify(live: Live) -> None:
-    folder = live.person.folder(MODEL)
+    folder = live.person.folder(CUSTOMERS)
     replace(folder / "train.py", "def main() -> None:", "def main( -> None:")
     replace(folder / "model.yaml", "\ntraining: {", "\ntraining: {instance_typ: ml.m5.large, ")
     failure = live.pushed_badly()
@@ -95,8 +71,8 @@ def test_a_syntax_error_and_an_unknown_key_stop_at_verify(live: Live) -> None:
 
 
 def test_a_forbidden_instance_type_and_a_missing_file_stop_at_verify(live: Live) -> None:
-    folder = live.person.folder(MODEL)
-    live.person.configure({"training.instance_type": "ml.p5.48xlarge"}, MODEL)
+    folder = live.person.folder(CUSTOMERS)
+    live.person.configure({"training.instance_type": "ml.p5.48xlarge"}, CUSTOMERS)
     (folder / "inference.py").unlink()
     failure = live.pushed_badly()
     assert failure.execution["stage"] == "Verify"
@@ -105,7 +81,7 @@ def test_a_forbidden_instance_type_and_a_missing_file_stop_at_verify(live: Live)
 
 
 def test_a_failing_model_test_stops_at_verify(live: Live) -> None:
-    replace(live.person.folder(MODEL) / "tests" / "test_model.py", "assert keen > idle", "assert keen < idle")
+    replace(live.person.folder(CUSTOMERS) / "tests" / "test_model.py", "assert keen > idle", "assert keen < idle")
     failure = live.pushed_badly()
     assert failure.execution["stage"] == "Verify"
     failure.says(f"{FOLDER}/tests", "test_a_keen_customer_is_likelier_to_buy", "assert keen < idle")
@@ -115,7 +91,7 @@ def test_bad_raw_data_stop_at_the_features(live: Live) -> None:
     s3, place = live.person.at.client("s3"), raw_data(live)
     key = {"Bucket": place[0], "Key": f"{place[1]}/{LAST_DAY}/late.parquet"}
     s3.put_object(**key, Body=b"PAR1 this was cut off")
-    replace(live.person.folder(MODEL) / "model.yaml", "replace data", "exchange data")
+    replace(live.person.folder(CUSTOMERS) / "model.yaml", "replace data", "exchange data")
     try:
         failure = live.pushed_badly()
     finally:
@@ -130,7 +106,7 @@ def test_bad_raw_data_stop_at_the_features(live: Live) -> None:
 
 
 def test_training_that_raises_stops_there(live: Live) -> None:
-    train = live.person.folder(MODEL) / "train.py"
+    train = live.person.folder(CUSTOMERS) / "train.py"
     raising = f"    {ENOUGH}raise RuntimeError('the shop was closed')\n    data = xgb"
     replace(train, "    data = xgb", raising)
     failure = live.pushed_badly()
@@ -140,7 +116,7 @@ def test_training_that_raises_stops_there(live: Live) -> None:
 
 
 def test_a_metric_that_is_no_number_stops_at_training(live: Live) -> None:
-    replace(live.person.folder(MODEL) / "train.py", "    model_dir = Path",
+    replace(live.person.folder(CUSTOMERS) / "train.py", "    model_dir = Path",
             f"    {ENOUGH}metrics['train_log_loss'] = float('nan')\n    model_dir = Path")  # fmt: skip
     failure = live.pushed_badly()
     assert failure.execution["stage"] == "Retrain"
@@ -148,8 +124,8 @@ def test_a_metric_that_is_no_number_stops_at_training(live: Live) -> None:
     assert registered(live) == [1]
 
 
-def test_nothing_was_denied(shop: Live) -> None:
-    assert json.loads(shop.person.verb("audit", "--denied", "--json")) == []
+def test_nothing_was_denied(customers: Scientist) -> None:
+    assert json.loads(customers.verb("audit", "--denied", "--json")) == []
 
 
 def raw_data(live: Live) -> tuple[str, str]:

@@ -26,9 +26,8 @@ from contract.new import write_model
 from rehearsal import assembly
 from rehearsal.codecommit import git_url
 from rehearsal.connection import look
-from tests.conftest import synthesize
 from tests.rehearsal.daemon import running
-from tests.rehearsal.scientist import Scientist, private_clone, until
+from tests.rehearsal.scientist import Scientist, private_clone, synthesized, until
 
 MODEL, RUN = "buyers", "buyers-first-run"
 TIME_SCALE = 120.0
@@ -60,15 +59,14 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
     (folder / "inference.py").write_text(INFERENCE)
     settings = (folder / "model.yaml").read_text()
     (folder / "model.yaml").write_text(re.sub(r"serving: .*", "serving: {capture_percent: 100}", settings))
-    done = synthesize(clone.with_name("cdk.out"), root=clone)
-    assert done.returncode == 0, done.stderr
+    cdk_out = synthesized(clone)
     with running(clone.with_name("state"), time_scale=TIME_SCALE) as at:
         person = Scientist(at, clone)
-        assembly.deploy(at, clone.with_name("cdk.out"), Console(quiet=True),
+        assembly.deploy(at, cdk_out, Console(quiet=True),
                         lambda stack: "Model" not in stack.template.get("Outputs", {}))  # fmt: skip
         person.commit("A model")
         person.git("push", "--quiet", git_url(at.state_dir, at.endpoint, "pushline"), "HEAD:refs/heads/main")
-        person.verb("deploy", str(clone.with_name("cdk.out")))
+        person.verb("deploy", str(cdk_out))
         register(person)
         until(lambda: version(person) == 1, "the version did not go live", 120)
         yield person

@@ -14,7 +14,6 @@ from contract.new import write_model
 from rehearsal import status
 from rehearsal.connection import look
 from rehearsal.landscape import NotDeployed
-from tests.conftest import synthesize
 from tests.rehearsal.scientist import Scientist, private_clone, rehearsal, until
 from tests.rehearsal.serving import DOUBLES
 
@@ -31,9 +30,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
         write_model(clone, name)
         path = clone / "model_code" / name / "model.yaml"
         path.write_text(re.sub(r"serving: .*", f"serving: {{endpoint: {kind}}}", path.read_text()))
-    done = synthesize(clone.with_name("cdk.out"), root=clone)
-    assert done.returncode == 0, done.stderr
-    with rehearsal(clone, clone.with_name("cdk.out")) as person:
+    with rehearsal(clone) as person:
         yield person
 
 

@@ -15,7 +15,6 @@ from config import load_settings
 from contract.bundle import pack
 from contract.folder import load_model
 from contract.new import write_model
-from tests.conftest import synthesize
 from tests.rehearsal.scientist import Scientist, private_clone, rehearsal, until
 from tests.rehearsal.test_kinds_of_endpoint import IMAGE, artifacts, live
 
@@ -50,9 +49,7 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
     (folder / "inference.py").write_text(INFERENCE)
     change(folder / "model.yaml", r"serving: .*", SERVING)
     change(clone / "config" / "platform.yaml", r"shadow: {minutes: \d+}", f"shadow: {{minutes: {SHADOW_MINUTES}}}")
-    done = synthesize(clone.with_name("cdk.out"), root=clone)
-    assert done.returncode == 0, done.stderr
-    with rehearsal(clone, clone.with_name("cdk.out")) as person:
+    with rehearsal(clone) as person:
         yield person
 
 
