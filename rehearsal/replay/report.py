@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from rich.table import Table
 
 Row = dict[str, Any]
 SCHEMA = 1
+_TRIGGERS = {"push": "P", "schedule": "s", "data": "^", "drift": "D"}
+"""What retrained, and its mark."""
 _LIVE, _FROZEN = "#0072B2", "#E69F00"  # blue and orange of Okabe and Ito
 
 
@@ -90,26 +93,39 @@ def summary(told: Row) -> str:
 
 
 def draw(told: Row, path: Path) -> None:
-    """The plot: both metrics step by step; a dotted line marks where another version had become live."""
-    import matplotlib
+    """Write the plot, in the format of the file's name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot(told).savefig(path, dpi=110)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
 
+def plot(told: Row) -> Figure:
+    """Both metrics step by step, where another version had become live, and what retrained after each step."""
     steps = told["steps"]
-    figure, axes = pyplot.subplots(figsize=(8, 4.6), layout="constrained")
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
     places = range(len(steps))
     for name, colour, line in (("live", _LIVE, "-"), ("frozen", _FROZEN, "--")):
         label = "live model" if name == "live" else f"version {told['frozen_version']}, frozen"
         axes.plot(places, [step[name]["metric"] for step in steps], line, marker="o", color=colour, label=label)
-    for place in places:
-        before = steps[place - 1]["live"]["versions"] if place else steps[0]["live"]["versions"]
-        if steps[place]["live"]["versions"] != before:
+    floor = axes.get_xaxis_transform()  # heights from 0 at the bottom to 1 at the top
+    for place in places[1:]:
+        live = list(steps[place]["live"]["versions"])
+        if live != list(steps[place - 1]["live"]["versions"]):
             axes.axvline(place - 0.5, color="0.7", linestyle=":")
+            version = f"version {', '.join(live)}"
+            axes.text(place - 0.47, 0.99, version, transform=floor, rotation=90, va="top", size="x-small", color="0.4")
+    for row, (trigger, marker) in enumerate(_TRIGGERS.items()):
+        after = [place + 0.5 for place in places if trigger in _triggers(steps[place])]
+        if after:
+            axes.scatter(after, [0.02 + 0.03 * row] * len(after), s=22, color="0.3", marker=marker, transform=floor,
+                         label=f"retrained by {trigger}")  # fmt: skip
     axes.set_xticks(list(places), [step["since"] for step in steps], rotation=45, ha="right")
     axes.set(title=f"{told['model']}: what retraining was worth", xlabel="step beginning on", ylabel=told["metric"])
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    axes.margins(y=0.15)  # room for the marks at the bottom
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def _triggers(step: Row) -> set[str]:
+    return {run["trigger"] for run in step["retrainings"]}

@@ -155,6 +155,24 @@ def test_the_report_is_a_table_a_plot_and_a_sentence(tmp_path: Path) -> None:
     assert json.loads(json.dumps(document))["schema"] == 1
 
 
+def test_the_plot_marks_where_another_version_is_live_and_what_retrained() -> None:
+    def step(number: int, version: str, rows: int, *triggers: str) -> Record:
+        answered = {"metric": 0.7, "versions": {version: rows}}
+        runs = [{"trigger": trigger} for trigger in triggers]
+        return {"since": f"2024-01-0{number}", "live": answered, "frozen": answered, "retrainings": runs}
+
+    steps = [step(1, "1", 60, "data"), step(2, "1", 70, "schedule", "data"), step(3, "3", 70), step(4, "3", 80)]
+    figure = report.plot({"model": "doubles", "metric": "mae", "frozen_version": "1", "steps": steps})
+    (axes,) = figure.axes
+    curves, (marked, *others) = axes.lines[:2], [line for line in axes.lines if line.get_linestyle() == ":"]
+    assert [list(curve.get_xdata()) for curve in curves] == [[0, 1, 2, 3]] * 2
+    assert (list(marked.get_xdata()), others) == ([1.5, 1.5], [])
+    assert [text.get_text() for text in axes.texts] == ["version 3"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "live model", "version 1, frozen", "retrained by schedule", "retrained by data"]  # fmt: skip
+
+
 def _timeless(document: Record) -> Record:
     times = ("seconds", "landed_at", "ended_at")
     return {**document, "steps": [{k: v for k, v in step.items() if k not in times} for step in document["steps"]]}
