@@ -29,12 +29,13 @@ def deployed(model: Model) -> Deployed:
         **_section("serving.serverless", model.serving.serverless),
         "serving.capture_percent": model.serving.capture_percent,
         "serving.shadow": model.serving.shadow,
+        **_section("monitoring", model.monitoring),
         "watch": list(model.watch),
     }
 
 
 def _section(key: str, section: Section) -> Deployed:
-    return {f"{key}.{name}": value for name, value in section.model_dump().items()}
+    return {f"{key}.{name}": value for name, value in section.model_dump(mode="json").items()}
 
 
 def differences(model: Model, before: Mapping[str, object]) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The section `monitoring` of model.yaml: which of SageMaker Model Monitor's own monitors run beside the platform's."""
+"""The section `monitoring` of model.yaml: when this model's drift is an alarm, and AWS's own monitors beside ours."""
 
 from __future__ import annotations
 
@@ -22,9 +22,16 @@ def _once(monitors: tuple[Monitor, ...]) -> tuple[Monitor, ...]:
     return monitors
 
 
-class Monitoring(Section):
-    """AWS's own monitors of production's endpoint; a change takes a deployment."""
+Bound = Annotated[float, Field(gt=0)]
 
+
+class Monitoring(Section):
+    """Bounds that are this model's own, and AWS's monitors of production's endpoint; a change takes a deployment."""
+
+    feature_drift: Bound | None = None
+    prediction_drift: Bound | None = None
+    quality_loss: Bound | None = None
+    """None is the bound of config/platform.yaml."""
     native: Annotated[tuple[Monitor, ...], Field(strict=False), AfterValidator(_once)] = ()
     problem_type: ProblemType | None = None
     """What model_quality computes; the metric of the evaluation tells it where it is one of the platform's."""

@@ -107,12 +107,12 @@ class MonitoringStack(Stack):
     def _alarm(self, name: str) -> None:
         """One bad run is weather, `breaches` of the last `of` are a change; what was not measured says nothing."""
         metric, bound, description = ALARMS[name]
-        monitoring = self._settings.monitoring
+        monitoring, own = self._settings.monitoring, getattr(self.model.monitoring, bound)
         cloudwatch.CfnAlarm(
             self, f"{name.capitalize()}Drift", alarm_name=f"{self.model.slug}-drift-{name}",
             alarm_description=description, namespace=NAMESPACE, metric_name=metric, statistic="Maximum",
             dimensions=[cloudwatch.CfnAlarm.DimensionProperty(name="Model", value=self.model.name)],
             period=Duration.hours(monitoring.every_hours).to_seconds(), evaluation_periods=monitoring.of,
-            datapoints_to_alarm=monitoring.breaches, threshold=getattr(monitoring, bound),
+            datapoints_to_alarm=monitoring.breaches, threshold=own or getattr(monitoring, bound),
             comparison_operator="GreaterThanThreshold", treat_missing_data="ignore",
             alarm_actions=[self._foundation.notifications.topic_arn])  # fmt: skip

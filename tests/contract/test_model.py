@@ -134,6 +134,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     ({"monitoring": {"native": ["bias"]}}, "monitoring.native[0]: found 'bias'; allowed: 'data_quality' or"),
     ({"monitoring": {"native": ["data_quality"] * 2}}, "allowed: each of data_quality and model_quality once"),
+    ({"monitoring": {"quality_loss": 0}}, "monitoring.quality_loss: found 0; allowed: greater than 0"),
     ({"monitoring": {"problem_type": "regression"}}, "found problem_type without model_quality"),
 ]
 

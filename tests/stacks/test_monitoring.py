@@ -27,6 +27,15 @@ def test_alarms_take_two_of_three_runs_and_are_named_for_the_door(assembly: Asse
         assert (alarm["Namespace"], alarm["TreatMissingData"]) == ("Pushline", "ignore")
 
 
+def test_a_models_own_bound_goes_before_the_platforms(assembly: Assembly) -> None:
+    def bounds(stack: str) -> list[float]:
+        alarms = assembly.resources("AWS::CloudWatch::Alarm", stack).values()
+        return [alarm["Properties"]["Threshold"] for alarm in alarms]
+
+    assert bounds(MONITORING) == [1.0, 1.0, 0.05]
+    assert bounds("BikeDemand-Monitoring") == [1.0, 1.0, 0.1]
+
+
 def test_it_runs_on_a_schedule_as_a_role_that_can_only_start_it(assembly: Assembly) -> None:
     rule = assembly.one("AWS::Events::Rule", MONITORING)
     assert rule["ScheduleExpression"] == "rate(24 hours)"

@@ -61,6 +61,7 @@ def test_verify_knows_what_was_deployed(assembly: Assembly) -> None:
     values = {given["Name"]: given["Value"] for given in project["Environment"]["EnvironmentVariables"]}
     (model,) = [found for found in load_models(ROOT, load_settings().guardrails) if found.name == "flight_delay"]
     assert json.loads(values["DEPLOYED"]) == deployed(model)
+    assert deployed(model)["monitoring.quality_loss"] == 0.05
 
 
 def test_verify_runs_unprivileged_what_was_pushed(assembly: Assembly) -> None:
