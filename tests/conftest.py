@@ -58,6 +58,32 @@ def python(*arguments: str, target: Path, root: Path = ROOT, **environment: str)
                           check=False, timeout=180)  # fmt: skip
 
 
+LONGEST_FIRST = (
+    "test_a_push.py",
+    "test_bad_pushes.py",
+    "test_releases.py",
+    "test_bad_versions.py",
+    "test_drift.py",
+    "test_restart.py",
+    "test_real_clients.py",
+    "test_pushes_at_the_door.py",
+    "test_a_new_model.py",
+    "test_runbook.py",
+    "test_deployed_roles.py",
+    "test_shadow_release.py",
+    "test_scale.py",
+    "test_data_protection.py",
+    "test_verify.py",
+    "test_kinds_of_endpoint.py",
+)
+"""Files of minutes; a worker takes a whole file, so that the others would wait for one that begins late."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
+
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]
 
 
@@ -80,13 +106,35 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MadeO
     return ask
 
 
+RECORD = """
+import json, os, pathlib
+import app
+from stacks import acknowledgements
+noted, made, remember = os.environ["CDK_OUTDIR"] + ".used.json", [], acknowledgements.Checks.__init__
+def __init__(self, app):
+    made.append(self)
+    remember(self, app)
+acknowledgements.Checks.__init__ = __init__
+"""
+NOTE = """
+used = [row.construct + row.finding for row in acknowledgements.TABLE if any(row in each.used for each in made)]
+pathlib.Path(noted).write_text(json.dumps(used))
+"""
+"""Beside the assembly: the rows of the table of acknowledgements that had a finding."""
+
+
+def used(made: Path) -> set[str]:
+    """The rows that `NOTE` has written beside what was made."""
+    return set(json.loads(Path(f"{made}.used.json").read_text()))
+
+
 @pytest.fixture(scope="session")
 def assembly(made_once: MadeOnce) -> Assembly:
     """The app's assembly."""
 
     def make(target: Path) -> None:
-        done = synthesize(target)
-        assert done.returncode == 0, done.stderr
+        done = python("-c", f"{RECORD}app.main(){NOTE}", target=target)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     return Assembly(made_once("cdk.out", make))
 
@@ -111,42 +159,36 @@ OTHER_SETTINGS = {
     "connected": {"source": {"type": "connection", "repository": "acme/models", "connection_arn": CONNECTION}},
 }
 """What differs in platform.yaml, by the folder of the assembly."""
-OTHER_MODELS = {"connected": {"monitoring": {"native": ["data_quality", "model_quality"]}}}
-"""What differs in every model.yaml beside that."""
-SYNTHESIZE = """
-import json, os, pathlib
-from stacks import acknowledgements
-made = []
-remember = acknowledgements.Checks.__init__
-def __init__(self, app):
-    made.append(self)
-    remember(self, app)
-acknowledgements.Checks.__init__ = __init__
-import app
+OTHER_MODELS = {
+    "connected": {"monitoring": {"native": ["data_quality", "model_quality"]}},
+    "shadowed": {"serving": {"shadow": True}},
+}
+"""What differs in every model.yaml."""
+SYNTHESIZE_OTHERWISE = f"""
 shipped, target = app.load_settings(), pathlib.Path(os.environ["CDK_OUTDIR"])
-models, other_models = app.load_models(app.ROOT, shipped.guardrails), {models}
-for name, changes in {settings}.items():
-    changed = type(shipped).model_validate({{**shipped.model_dump(), **changes}})
-    app.load_settings = lambda changed=changed: changed
-    ours = [type(model).model_validate({{**model.model_dump(exclude_unset=True), **other_models.get(name, {{}})}})
-            for model in models]
-    app.load_models = lambda *_, ours=ours: ours
+models, settings, others = app.load_models(app.ROOT, shipped.guardrails), {OTHER_SETTINGS}, {OTHER_MODELS}
+
+def changed(model, changes):
+    said = model.model_dump(exclude_unset=True)
+    said |= {{key: {{**said.get(key, {{}}), **section}} for key, section in changes.items()}}
+    return type(model).model_validate(said)
+
+for name in {{**settings, **others}}:
+    own = type(shipped).model_validate({{**shipped.model_dump(), **settings.get(name, {{}})}})
+    ours = [changed(model, others.get(name, {{}})) for model in models]
+    app.load_settings, app.load_models = lambda own=own: own, lambda *_, ours=ours: ours
     os.environ["CDK_OUTDIR"] = str(target / name)
     app.main()
-used = [row.construct + row.finding for row in acknowledgements.TABLE if any(row in each.used for each in made)]
-(target / "used.json").write_text(json.dumps(used))
 """
-USED = "used.json"
-"""Beside the assemblies: the rows of the table of acknowledgements that had a finding."""
 
 
 @pytest.fixture(scope="session")
 def otherwise(made_once: MadeOnce) -> dict[str, Assembly]:
-    """The assemblies of OTHER_SETTINGS by name."""
+    """The assemblies of OTHER_SETTINGS and OTHER_MODELS by name."""
 
     def make(target: Path) -> None:
-        done = python("-c", SYNTHESIZE.format(settings=OTHER_SETTINGS, models=OTHER_MODELS), target=target)
-        assert done.returncode == 0, done.stderr
+        done = python("-c", f"{RECORD}{SYNTHESIZE_OTHERWISE}{NOTE}", target=target)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     target = made_once("otherwise", make)
-    return {name: Assembly(target / name) for name in OTHER_SETTINGS}
+    return {name: Assembly(target / name) for name in {**OTHER_SETTINGS, **OTHER_MODELS}}

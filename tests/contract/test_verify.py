@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -229,11 +230,13 @@ def test_the_inner_loop_runs_every_step_without_the_cloud(repository: Path) -> N
     shutil.copytree(stand_in, repository / "rehearsal" / "awsglue_standin")
     shutil.copytree(root / "contract", repository / "contract", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "contract", "run", "buy", "--sample"]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300)
+    variables = {**os.environ, "PUSHLINE_CACHE": str(root / ".cache")}  # what images hold is not made once more
+    done = subprocess.run(command, cwd=repository, env=variables, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "auc 0." in done.stdout
     assert '{"predictions": [' in done.stdout
-    again = subprocess.run([*command, "--step", "serve"], cwd=repository, capture_output=True, text=True, timeout=60)
+    again = subprocess.run([*command, "--step", "serve"], cwd=repository, env=variables, capture_output=True, text=True,
+                           timeout=60)  # fmt: skip
     assert '{"predictions": [' in again.stdout
 
 

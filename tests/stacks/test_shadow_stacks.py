@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
 import sys
@@ -14,30 +13,16 @@ import pytest
 from stacks.release_shadow import SUBSTITUTIONS as OF_SHADOWS
 from stacks.release_workflow import SUBSTITUTIONS
 from stacks.retrain_workflow import IN_A_VPC
-from tests.conftest import Assembly, python
+from tests.conftest import Assembly
 from tests.stacks import policies
 
-WITH_A_SHADOW = """
-import contract, app
-models = contract.load_models
-def shadowed(*arguments):
-    found = [model for model in models(*arguments) if model.name == "flight_delay"]
-    return [model.model_copy(update={"serving": model.serving.model_copy(update={"shadow": True})}) for model in found]
-app.load_models = shadowed
-app.main()
-"""
 SERVING, RELEASE = "FlightDelay-Serving-Production", "FlightDelay-Release-Production"
 
 
-@pytest.fixture(scope="module")
-def shadowed(tmp_path_factory: pytest.TempPathFactory) -> Assembly:
+@pytest.fixture
+def shadowed(otherwise: dict[str, Assembly]) -> Assembly:
     """cdk-nag runs in it: a finding would fail it."""
-    target = tmp_path_factory.mktemp("shadowed")
-    with (tmp_path_factory.getbasetemp().parent / "shadowed.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        done = python("-c", WITH_A_SHADOW, target=target)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return Assembly(target)
+    return otherwise["shadowed"]
 
 
 def the(found: dict[str, Any], name: str) -> dict[str, Any]:
