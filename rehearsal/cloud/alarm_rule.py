@@ -12,6 +12,7 @@ FURTHER_BACK = 2
 """CloudWatch looks at some periods more than it evaluates, to have enough where some are missing."""
 LEAST_PERIOD_SECONDS = 0.2
 """No period gets shorter than this, however fast time runs: what is measured must have the time to arrive."""
+MINUTE, HOUR, DAY = 60, 3600, 86400
 OK, ALARM, INSUFFICIENT = "OK", "ALARM", "INSUFFICIENT_DATA"
 COMPARISONS = {
     "GreaterThanOrEqualToThreshold": lambda value, threshold: value >= threshold,
@@ -38,17 +39,20 @@ def period_seconds(period: float, time_scale: float) -> float:
 
 
 def evaluate(alarm: Document, points: Iterable[Document], now: float, time_scale: float) -> Verdict:
-    """The state of `alarm` at `now`. `points` are of its own metric and dimensions; periods that are not over, or
-    only just, are not looked at."""
+    """The state of `alarm` at `now`. `points` are of its own metric and dimensions; minutes that are not over, or
+    only just, are not looked at. The periods slide: they end with the last whole minute, or the last whole hour where
+    all of them take more than a day (alarm-evaluation-window in CloudWatch's guide)."""
     period = period_seconds(alarm["Period"], time_scale)
-    count = alarm["EvaluationPeriods"] + FURTHER_BACK
-    end = math.floor((now - period / 2) / period)
+    least = period_seconds(min(alarm["Period"], MINUTE), time_scale)
+    step = period_seconds(HOUR, time_scale) if alarm["Period"] * alarm["EvaluationPeriods"] > DAY else least
+    end = math.floor((now - least / 2) / step) * step
     slots: dict[int, list[Document]] = {}
     for point in points:
         if alarm.get("Unit") in (None, point.get("Unit")):
-            slots.setdefault(math.floor(point["Timestamp"] / period + 1e-6), []).append(point)
+            slots.setdefault(math.ceil((end - point["Timestamp"]) / period - 1e-6), []).append(point)
     statistic = alarm.get("ExtendedStatistic") or alarm["Statistic"]
-    return _judge(alarm, [value(slots.get(slot, []), statistic) for slot in range(end - count, end)], statistic)
+    back = range(alarm["EvaluationPeriods"] + FURTHER_BACK, 0, -1)
+    return _judge(alarm, [value(slots.get(slot, []), statistic) for slot in back], statistic)
 
 
 def _judge(alarm: Document, data: list[float | None], statistic: str) -> Verdict:
