@@ -150,6 +150,8 @@ def refused(alarm: Document) -> Iterator[str]:
     if alarm.get("Metrics") or alarm.get("ThresholdMetricId") or alarm.get("EvaluationCriteria"):
         yield "metric math, anomaly detection and queries are not rehearsed: name one MetricName and Namespace"
         return
+    if "WallClockWindow" in (alarm.get("EvaluationWindow") or {}):
+        yield "wall clock windows are not rehearsed; sliding ones, which are the default, are"
     if alarm.get("ComparisonOperator") not in COMPARISONS:
         yield f"ComparisonOperator {alarm.get('ComparisonOperator')} is not one of {', '.join(COMPARISONS)}"
     if (alarm.get("TreatMissingData") or "missing") not in MISSING_DATA:

@@ -192,7 +192,8 @@ def _from_query(params: Params) -> Params:
     given |= {key: int(given[key]) for key in _NUMBERS if given.get(key)}
     for kind in _ACTIONS.values():
         given[kind] = [value for key, value in given.items() if key.startswith(f"{kind}.member.")]
-    return {**given, "Metrics": [key for key in given if key.startswith("Metrics.")]}
+    window = [key.split(".")[1] for key in given if key.startswith("EvaluationWindow.")]
+    return {**given, "Metrics": [key for key in given if key.startswith("Metrics.")], "EvaluationWindow": window}
 
 
 def _by_dimensions(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -266,9 +266,10 @@ def received(cloud: Running, url: str) -> list[Any]:
     return [json.loads(message["Body"]) for message in messages]
 
 
-def test_an_alarm_that_can_not_be_evaluated_is_refused(shared_cloud: Running) -> None:
-    with pytest.raises(ClientError, match="tm99 is not rehearsed"):
-        alarm(shared_cloud, "odd", "x", "y", MetricName="ModelLatency", ExtendedStatistic="tm99", Threshold=1)
+def test_an_alarm_that_can_not_be_evaluated_is_refused_for_all_that_is_odd(shared_cloud: Running) -> None:
+    odd = {"ExtendedStatistic": "tm99", "EvaluationWindow": {"WallClockWindow": {"Timezone": "Europe/Berlin"}}}
+    with pytest.raises(ClientError, match=r"wall clock windows are not rehearsed.*; .*tm99 is not rehearsed"):
+        alarm(shared_cloud, "odd", "x", "y", MetricName="ModelLatency", Threshold=1, **odd)
 
 
 def test_metrics_have_the_variants_dimensions_and_the_fleets(shared_cloud: Running) -> None:
