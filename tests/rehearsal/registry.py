@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
-import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 from rehearsal.server import Running
 from tests.conftest import Assembly
-from tests.rehearsal.serving import until
+from tests.rehearsal.serving import OF_THE_PLATFORM, packed, until
 
 GROUP = "flight-delay"
 REQUEST = "[1, 2]"
@@ -70,7 +68,7 @@ class Registry:
                  "sample_request": self._put(f"bundles/{GROUP}/{run}/sample_request.json", REQUEST.encode()),
                  "sample_answer": self._put(f"evaluation/{GROUP}/{run}/sample_answer.json",
                                             json.dumps(answer).encode())} | facts  # fmt: skip
-        url = self._put(f"training/{GROUP}/{run}/output/model.tar.gz", _packed(self.factor, script))
+        url = self._put(f"training/{GROUP}/{run}/output/model.tar.gz", packed(self.factor, script, OF_THE_PLATFORM))
         made = self.at.client("sagemaker").create_model_package(
             ModelPackageGroupName=GROUP, ModelApprovalStatus=status, CustomerMetadataProperties=facts,
             InferenceSpecification={"Containers": [{"Image": IMAGE, "ModelDataUrl": url}],
@@ -157,16 +155,6 @@ class Registry:
         (bucket,) = [one["Name"] for one in s3.list_buckets()["Buckets"] if "artifacts" in one["Name"]]
         s3.put_object(Bucket=bucket, Key=key, Body=content)
         return f"s3://{bucket}/{key}"
-
-
-def _packed(factor: float, script: str) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in (("factor.txt", str(factor)), ("code/pushline_entry.py", script)):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content.encode()))
-    return buffer.getvalue()
 
 
 def patient(

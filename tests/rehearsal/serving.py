@@ -41,12 +41,16 @@ def output_fn(prediction, accept):
 BROKEN = "def model_fn(model_dir):\n    raise RuntimeError('the booster is corrupt')\n"
 
 
-def packed(factor: float = 2, script: str = DOUBLES) -> bytes:
-    """A model.tar.gz with `factor.txt` and `code/inference.py`."""
+OF_THE_PLATFORM = "pushline_entry.py"
+"""The script that a model's archive has where the platform has trained it."""
+
+
+def packed(factor: float = 2, script: str = DOUBLES, name: str = "inference.py") -> bytes:
+    """A model.tar.gz with `factor.txt` and a script that serves it."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in (("factor.txt", str(factor)), ("code/inference.py", script)):
-            member = tarfile.TarInfo(name)
+        for path, content in (("factor.txt", str(factor)), (f"code/{name}", script)):
+            member = tarfile.TarInfo(path)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content.encode()))
     return buffer.getvalue()

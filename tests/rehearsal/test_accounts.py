@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from rehearsal.landscape import ClientOf, Landscape
 from rehearsal.server import Running
 from tests.conftest import ACCOUNTS, Assembly
 from tests.rehearsal.daemon import running
-from tests.rehearsal.serving import DOUBLES
+from tests.rehearsal.serving import OF_THE_PLATFORM, packed
 
 REGION = "eu-west-1"
 IMAGE = f"141502667606.dkr.ecr.{REGION}.amazonaws.com/sagemaker-xgboost:3.2-0"
@@ -45,7 +43,7 @@ class Accounts:
     def register(self, number: int, factor: int) -> str:
         """What retraining leaves behind: a model, its sample request with the recorded answer, and the version."""
         folder, s3 = f"flight-delay/run-{number}", self.root("training", "s3")
-        objects = {f"training/{folder}/output/model.tar.gz": _model(factor),
+        objects = {f"training/{folder}/output/model.tar.gz": packed(factor, name=OF_THE_PLATFORM),
                    f"bundles/{folder}/sample_request.json": b"[1, 2]",
                    f"evaluation/{folder}/sample_answer.json": json.dumps([factor, 2 * factor]).encode()}  # fmt: skip
         for key, content in objects.items():
@@ -79,16 +77,6 @@ class Accounts:
 
     def audited(self) -> list[dict[str, Any]]:
         return audit.read(self.at.state_dir)
-
-
-def _model(factor: int) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in (("factor.txt", str(factor)), ("code/pushline_entry.py", DOUBLES)):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content.encode()))
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")

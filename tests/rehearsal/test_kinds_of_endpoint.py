@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
-import tarfile
 from collections.abc import Iterator
 
 import pytest
@@ -15,7 +13,7 @@ from rehearsal import status
 from rehearsal.connection import look
 from rehearsal.landscape import NotDeployed
 from tests.rehearsal.scientist import Scientist, private_clone, rehearsal, until
-from tests.rehearsal.serving import DOUBLES
+from tests.rehearsal.serving import OF_THE_PLATFORM, packed
 
 KINDS = {"sometimes": "serverless", "queued": "async", "nightly": "none"}
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0"
@@ -45,17 +43,6 @@ def artifacts(person: Scientist) -> str:
     )
 
 
-def artifact(factor: float) -> bytes:
-    """A model.tar.gz as the platform's entry module leaves one, with a script in that module's place."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, content in (("factor.txt", str(factor)), ("code/pushline_entry.py", DOUBLES)):
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content.encode()))
-    return buffer.getvalue()
-
-
 def register(person: Scientist, model: str, factor: float = 2, answer: bytes = ANSWER) -> None:
     """What the retraining registers: an artifact, a sample request and the answer recorded at evaluation."""
     bucket, s3 = artifacts(person), person.at.client("s3")
@@ -70,7 +57,7 @@ def register(person: Scientist, model: str, factor: float = 2, answer: bytes = A
              "sample_answer": put(f"evaluation/{model}/{factor}/sample_answer.json", answer)}  # fmt: skip
     container = {
         "Image": IMAGE,
-        "ModelDataUrl": put(f"training/{model}/{factor}/output/model.tar.gz", artifact(factor)),
+        "ModelDataUrl": put(f"training/{model}/{factor}/output/model.tar.gz", packed(factor, name=OF_THE_PLATFORM)),
     }
     person.at.client("sagemaker").create_model_package(
         ModelPackageGroupName=model, ModelApprovalStatus="PendingManualApproval", CustomerMetadataProperties=facts,
