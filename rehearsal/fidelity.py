@@ -49,8 +49,9 @@ NOT_AS_IN_AWS = (
     ("Model Monitor", "Job definitions and schedules of stacks are checked against the API's shapes and for their"
      " endpoint, recorded, and never run: AWS's analyzer image is not public. The API's operations on them are"
      " refused."),
-    ("alarms", "Evaluated by the rehearsal (dimensions, M of N, missing data, percentiles); metric math and anomaly"
-     " detection are refused."),
+    ("alarms", "Evaluated by the rehearsal (dimensions, M of N, missing data, percentiles, periods that slide by the"
+     " minute or, where together they pass a day, by the hour); metric math, anomaly detection and wall clock windows"
+     " are refused."),
     ("CloudFormation's service role", "Enforced for the types listed below, and for alarms and dashboards (the"
      " calls of their handlers are decided before they are made); other types are provisioned in-process. A"
      " dashboard's tags are not kept."),
