@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 # The CDK takes the first Node on the path: the one that is locked with the interpreter's environment.
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
 
@@ -59,29 +59,30 @@ def python(*arguments: str, target: Path, root: Path = ROOT, **environment: str)
 
 
 LONGEST_FIRST = (
-    "test_a_push.py",
-    "test_bad_pushes.py",
-    "test_releases.py",
-    "test_bad_versions.py",
-    "test_drift.py",
-    "test_restart.py",
-    "test_real_clients.py",
-    "test_pushes_at_the_door.py",
-    "test_a_new_model.py",
-    "test_runbook.py",
-    "test_deployed_roles.py",
-    "test_shadow_release.py",
-    "test_scale.py",
-    "test_data_protection.py",
-    "test_verify.py",
-    "test_kinds_of_endpoint.py",
+    "rehearsal/test_a_push.py",
+    "rehearsal/test_bad_pushes.py",
+    "rehearsal/test_releases.py",
+    "rehearsal/test_bad_versions.py",
+    "rehearsal/test_drift.py",
+    "rehearsal/test_restart.py",
+    "rehearsal/test_real_clients.py",
+    "rehearsal/test_pushes_at_the_door.py",
+    "rehearsal/test_a_new_model.py",
+    "rehearsal/test_runbook.py",
+    "rehearsal/test_deployed_roles.py",
+    "rehearsal/test_shadow_release.py",
+    "stacks/test_scale.py",
+    "stacks/test_data_protection.py",
+    "contract/test_verify.py",
+    "rehearsal/test_kinds_of_endpoint.py",
 )
 """Files of minutes; a worker takes a whole file, so that the others would wait for one that begins late."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+    places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST_FIRST)}
+    assert all(file.is_file() for file in places), f"{LONGEST_FIRST} names a file that is not there"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 MadeOnce = Callable[[str, Callable[[Path], None]], Path]

@@ -10,7 +10,7 @@ from rich.table import Table
 
 Row = dict[str, Any]
 SCHEMA = 1
-_TRIGGERS = {"push": "P", "schedule": "s", "data": "^", "drift": "D"}
+_TRIGGERS = {"push": "P", "schedule": "s", "data": "^", "drift": "D", "manual": "*"}
 """What retrained, and its mark."""
 _LIVE, _FROZEN = "#0072B2", "#E69F00"  # blue and orange of Okabe and Ito
 
@@ -118,7 +118,7 @@ def plot(told: Row) -> Figure:
         after = [place + 0.5 for place in places if trigger in _triggers(steps[place])]
         if after:
             axes.scatter(after, [0.02 + 0.03 * row] * len(after), s=22, color="0.3", marker=marker, transform=floor,
-                         label=f"retrained by {trigger}")  # fmt: skip
+                         label=f"{trigger} retrained")  # fmt: skip
     axes.set_xticks(list(places), [step["since"] for step in steps], rotation=45, ha="right")
     axes.set(title=f"{told['model']}: what retraining was worth", xlabel="step beginning on", ylabel=told["metric"])
     axes.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,14 @@ import shutil
 from tests.rehearsal.scientist import CUSTOMERS, Scientist, until
 
 COPY = "buyers"
+TEMPLATES = {"training.hyperparameters.num_round": 50, "training.hyperparameters.max_depth": 3}
+"""What a new model.yaml has, and what was made less of for the world that tests share."""
+
+
+def test_a_new_model_goes_live_in_both_environments(customers: Scientist) -> None:
+    production, staging = customers.live(CUSTOMERS), customers.live(CUSTOMERS, "staging")
+    assert (production["version"], staging["version"]) == (1, 1)
+    assert production["commit"] == staging["commit"] == customers.git("rev-parse", "HEAD").strip()
 
 
 def test_copy_edit_the_yaml_deploy_once_and_push(customers: Scientist) -> None:
@@ -21,7 +29,7 @@ def test_copy_edit_the_yaml_deploy_once_and_push(customers: Scientist) -> None:
 
     customers.deploy()
     customers.load(COPY)
-    customers.configure({"description": "Deployed"}, COPY)
+    customers.configure({"description": "Deployed", **TEMPLATES}, COPY)
     assert customers.pushed("Its first own push", COPY)["status"] == "Succeeded"
     answer = customers.live(COPY)
     assert (answer["version"], answer["commit"]) == (1, customers.git("rev-parse", "HEAD").strip())

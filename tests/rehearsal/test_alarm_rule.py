@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from rehearsal.cloud.alarm_rule import evaluate, value
+from rehearsal.cloud.alarm_rule import evaluate, refused, value
+from rehearsal.cloud.alarms import _from_query
 
 TREATMENTS = ("missing", "ignore", "breaching", "notBreaching")
 KEEP, NONE = "(kept)", "INSUFFICIENT_DATA"
@@ -66,6 +67,12 @@ def test_windows_of_minutes_slide_by_the_minute() -> None:
     points = [{"Timestamp": 10 * MINUTE, "Value": 5.0}]
     states = [evaluate(alarm, points, minute * MINUTE + 31, 1).state for minute in (10, 11, 15)]
     assert states == ["OK", "ALARM", "ALARM"]
+
+
+def test_a_wall_clock_window_is_refused_in_the_query_protocol_too() -> None:
+    given = _from_query({"EvaluationWindow.WallClockWindow.Timezone": ["UTC"], "Period": ["60"]})
+    assert "wall clock windows are not rehearsed; sliding ones, which are the default, are" in list(refused(given))
+    assert not any("wall clock" in problem for problem in refused(_from_query({"Period": ["60"]})))
 
 
 def test_percentiles_weigh_values_by_their_counts() -> None:

@@ -161,7 +161,12 @@ def test_the_plot_marks_where_another_version_is_live_and_what_retrained() -> No
         runs = [{"trigger": trigger} for trigger in triggers]
         return {"since": f"2024-01-0{number}", "live": answered, "frozen": answered, "retrainings": runs}
 
-    steps = [step(1, "1", 60, "data"), step(2, "1", 70, "schedule", "data"), step(3, "3", 70), step(4, "3", 80)]
+    steps = [
+        step(1, "1", 60, "data"),
+        step(2, "1", 70, "schedule", "data"),
+        step(3, "3", 70, "manual"),
+        step(4, "3", 80),
+    ]
     figure = report.plot({"model": "doubles", "metric": "mae", "frozen_version": "1", "steps": steps})
     (axes,) = figure.axes
     curves, (marked, *others) = axes.lines[:2], [line for line in axes.lines if line.get_linestyle() == ":"]
@@ -170,7 +175,7 @@ def test_the_plot_marks_where_another_version_is_live_and_what_retrained() -> No
     assert [text.get_text() for text in axes.texts] == ["version 3"]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == [
-        "live model", "version 1, frozen", "retrained by schedule", "retrained by data"]  # fmt: skip
+        "live model", "version 1, frozen", "schedule retrained", "data retrained", "manual retrained"]  # fmt: skip
 
 
 def _timeless(document: Record) -> Record:
