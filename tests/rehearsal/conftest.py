@@ -13,7 +13,16 @@ from contract.new import write_model
 from rehearsal.server import Running
 from tests.conftest import MadeOnce
 from tests.rehearsal.daemon import running
-from tests.rehearsal.scientist import BARELY, CUSTOMERS, Scientist, gone_on_with, private_clone, rehearsal
+from tests.rehearsal.scientist import (
+    BARELY,
+    BY_PUSHES_ALONE,
+    CUSTOMERS,
+    Scientist,
+    configure,
+    gone_on_with,
+    private_clone,
+    rehearsal,
+)
 
 
 @pytest.fixture
@@ -46,8 +55,8 @@ def customers_at_rest(made_once: MadeOnce) -> Path:
     def make(folder: Path) -> None:
         clone = private_clone(folder / "clone")
         write_model(clone, CUSTOMERS)
+        configure(clone / "model_code" / CUSTOMERS, {**BARELY, **BY_PUSHES_ALONE})
         with rehearsal(clone) as person:
-            person.configure(BARELY, CUSTOMERS)
             person.load(CUSTOMERS)
             assert person.pushed("A new model", CUSTOMERS)["status"] == "Succeeded"
             (folder / "status.json").write_text(json.dumps(person.status()))

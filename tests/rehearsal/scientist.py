@@ -40,6 +40,8 @@ BARELY = {
     "training.hyperparameters.max_depth": 1,
 }
 """The same of a new model, as `pushline new` writes it."""
+BY_PUSHES_ALONE = {"retraining.on_new_data": False, "retraining.on_drift": False}
+"""Nothing else happens while a test looks: what was loaded would ask for a retraining minutes later."""
 BETTER = {"training.hyperparameters.num_round": 40, "training.hyperparameters.max_depth": 4}
 TIMEOUT_SECONDS = 180
 TIME_SCALE = 10.0
@@ -76,14 +78,7 @@ class Scientist:
 
     def configure(self, changes: dict[str, Any], model: str = MODEL) -> None:
         """Set dotted keys of the model's model.yaml."""
-        path = self.folder(model) / "model.yaml"
-        yaml = YAML()
-        yaml.width, yaml.preserve_quotes = 200, True
-        document = yaml.load(path)
-        for dotted, value in changes.items():
-            *parents, key = dotted.split(".")
-            functools.reduce(lambda node, name: node[name], parents, document)[key] = value
-        yaml.dump(document, path)
+        configure(self.folder(model), changes)
 
     def commit(self, message: str) -> str:
         """Commit everything in the clone; the commit's id."""
@@ -146,6 +141,17 @@ class Scientist:
         """The files as they were in a commit; what is committed next is on top of what was pushed."""
         self.git("rm", "-r", "-f", "-q", ".")
         self.git("checkout", commit, "--", ".")
+
+
+def configure(folder: Path, changes: dict[str, Any]) -> None:
+    """Set dotted keys of the model.yaml in a model's folder."""
+    path, yaml = folder / "model.yaml", YAML()
+    yaml.width, yaml.preserve_quotes = 200, True
+    document = yaml.load(path)
+    for dotted, value in changes.items():
+        *parents, key = dotted.split(".")
+        functools.reduce(lambda node, name: node[name], parents, document)[key] = value
+    yaml.dump(document, path)
 
 
 def until(holds: Callable[[], bool], otherwise: str, seconds: float = 60.0) -> None:
