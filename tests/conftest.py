@@ -55,7 +55,7 @@ def python(*arguments: str, target: Path, root: Path = ROOT, **environment: str)
     """Run this interpreter from a repository's root."""
     variables = {**os.environ, "CDK_OUTDIR": str(target), **environment}
     return subprocess.run([sys.executable, *arguments], cwd=root, env=variables, capture_output=True, text=True,
-                          check=False, timeout=180)  # fmt: skip
+                          check=False, timeout=600)  # fmt: skip
 
 
 LONGEST_FIRST = (

@@ -11,7 +11,8 @@ from typing import Any
 
 from rehearsal.server import Running
 from tests.conftest import Assembly
-from tests.rehearsal.serving import OF_THE_PLATFORM, packed, until
+from tests.rehearsal.serving import OF_THE_PLATFORM, packed
+from tests.rehearsal.waiting import until
 
 GROUP = "flight-delay"
 REQUEST = "[1, 2]"

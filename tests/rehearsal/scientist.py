@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from rehearsal import server
 from rehearsal.server import Running
 from tests.conftest import ROOT, synthesize
 from tests.rehearsal.daemon import running
+from tests.rehearsal.waiting import PATIENCE_SECONDS, until
 
 MODEL = "flight_delay"
 THROUGH = "2013-01-12"
@@ -43,7 +43,6 @@ BARELY = {
 BY_PUSHES_ALONE = {"retraining.on_new_data": False, "retraining.on_drift": False}
 """Nothing else happens while a test looks: what was loaded would ask for a retraining minutes later."""
 BETTER = {"training.hyperparameters.num_round": 40, "training.hyperparameters.max_depth": 4}
-TIMEOUT_SECONDS = 180
 TIME_SCALE = 10.0
 _NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "cdk.out", "build", "tests", "bench", "docs")
 
@@ -61,7 +60,7 @@ class Scientist:
         """`python -m rehearsal NAME …` as typed; what it printed, if it ended with `code`."""
         command = [sys.executable, "-m", "rehearsal", name, *arguments, "--state-dir", str(self.at.state_dir)]
         done = subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True, check=False,
-                              timeout=TIMEOUT_SECONDS + 60)  # fmt: skip
+                              timeout=PATIENCE_SECONDS + 60)  # fmt: skip
         assert done.returncode == code, f"{name} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done.stdout + ("" if name in ("status", "invoke", "audit", "remote") else done.stderr)
 
@@ -116,7 +115,7 @@ class Scientist:
 
     def wait(self, model: str = MODEL, *, code: int = 0) -> str:
         """What `wait` prints, in one line: it breaks lines to fit a terminal."""
-        return " ".join(self.verb("wait", "--model", model, "--timeout", str(TIMEOUT_SECONDS), code=code).split())
+        return " ".join(self.verb("wait", "--model", model, "--timeout", str(PATIENCE_SECONDS), code=code).split())
 
     def executions(self, model: str = MODEL) -> set[str]:
         """The model's pipeline executions."""
@@ -152,14 +151,6 @@ def configure(folder: Path, changes: dict[str, Any]) -> None:
         *parents, key = dotted.split(".")
         functools.reduce(lambda node, name: node[name], parents, document)[key] = value
     yaml.dump(document, path)
-
-
-def until(holds: Callable[[], bool], otherwise: str, seconds: float = 60.0) -> None:
-    """Look again and again until it holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.2)
 
 
 def private_clone(folder: Path, *models: str) -> Path:

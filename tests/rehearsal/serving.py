@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rehearsal.sagemaker import fleet
+from tests.rehearsal.waiting import until
 
 IMAGE = "000000000000.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0"
 ROLE = "arn:aws:iam::000000000000:role/serving"
@@ -122,19 +121,11 @@ def shadowed(
     )
 
 
-def settled(cloud: Any, endpoint: str, seconds: float = 60) -> dict[str, Any]:
+def settled(cloud: Any, endpoint: str) -> dict[str, Any]:
     """The endpoint once it is neither being created nor updated."""
 
     def done() -> dict[str, Any] | None:
         described: dict[str, Any] = cloud.client("sagemaker").describe_endpoint(EndpointName=endpoint)
         return described if described["EndpointStatus"] in ("InService", "Failed") else None
 
-    return dict(until(done, seconds))
-
-
-def until(condition: Callable[[], Any], seconds: float = 60) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return found
+    return dict(until(done))

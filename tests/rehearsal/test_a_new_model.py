@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 
-from tests.rehearsal.scientist import CUSTOMERS, Scientist, until
+from tests.rehearsal.scientist import CUSTOMERS, Scientist
+from tests.rehearsal.waiting import until
 
 COPY = "buyers"
 TEMPLATES = {"training.hyperparameters.num_round": 50, "training.hyperparameters.max_depth": 3}

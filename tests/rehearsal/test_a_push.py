@@ -13,18 +13,8 @@ import pytest
 from rehearsal import second_opinion
 from rehearsal.traffic import Tally, Traffic
 from stacks.seldom_used import SELDOM_USED, kind
-from tests.rehearsal.scientist import (
-    BETTER,
-    MODEL,
-    REDUCED,
-    THROUGH,
-    TIMEOUT_SECONDS,
-    Document,
-    Scientist,
-    private_clone,
-    rehearsal,
-    until,
-)
+from tests.rehearsal.scientist import BETTER, MODEL, REDUCED, THROUGH, Document, Scientist, private_clone, rehearsal
+from tests.rehearsal.waiting import until
 
 
 @dataclass(frozen=True)
@@ -94,7 +84,7 @@ def monitored(person: Scientist, rolled_back: Seen) -> Document:
     def look() -> Document:
         return dict(machines.describe_execution(executionArn=began["executionArn"]))
 
-    until(lambda: look()["status"] != "RUNNING", "monitoring did not end", seconds=TIMEOUT_SECONDS)
+    until(lambda: look()["status"] != "RUNNING", "monitoring did not end")
     return look()
 
 

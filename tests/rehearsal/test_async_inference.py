@@ -16,7 +16,8 @@ from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.async_request import KIND
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.rehearsal.loopback import Loopback, serve
-from tests.rehearsal.serving import BUCKET, DOUBLES, configure, packed, same_python, settled, until, upload
+from tests.rehearsal.serving import BUCKET, DOUBLES, configure, packed, same_python, settled, upload
+from tests.rehearsal.waiting import until
 
 PLACES = {"S3OutputPath": f"s3://{BUCKET}/answers/", "S3FailurePath": f"s3://{BUCKET}/failures"}
 

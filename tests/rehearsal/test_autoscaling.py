@@ -14,7 +14,8 @@ from botocore.exceptions import ClientError
 from rehearsal.server import Running
 from tests.rehearsal import serving
 from tests.rehearsal.daemon import make_role, running
-from tests.rehearsal.serving import configure, packed, settled, until
+from tests.rehearsal.serving import configure, packed, settled
+from tests.rehearsal.waiting import until
 
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
 TARGET_VALUE = 4.0

@@ -28,7 +28,7 @@ from tests.rehearsal.registry import (
     Registry,
     patient,
 )
-from tests.rehearsal.serving import until
+from tests.rehearsal.waiting import until
 
 TIME_SCALE = 40
 """So that twice five minutes of baking are longer than a slow answer takes to come and to ring its alarm."""
@@ -97,7 +97,7 @@ def stopped_in_production(registry: Registry, script: str, alarms: str, *payload
     live, targets, policies = registry.live(), registry.targets(), scaling(registry)
     with asking(registry, *payloads) as before:
         version = registry.register(script, instances=(2, 3))
-        until(lambda: registry.package(version)["ModelApprovalStatus"] == "Rejected", 120)
+        until(lambda: registry.package(version)["ModelApprovalStatus"] == "Rejected")
     with asking(registry, *payloads) as after:
         reason = registry.rejected(version, 120)
     assert re.search(f"the alarms? {GROUP}-production-({alarms})-.* went to ALARM", reason), reason

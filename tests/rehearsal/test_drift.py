@@ -27,7 +27,8 @@ from rehearsal import assembly
 from rehearsal.codecommit import git_url
 from rehearsal.connection import look
 from tests.rehearsal.daemon import running
-from tests.rehearsal.scientist import Scientist, private_clone, synthesized, until
+from tests.rehearsal.scientist import Scientist, private_clone, synthesized
+from tests.rehearsal.waiting import until
 
 MODEL, RUN = "buyers", "buyers-first-run"
 TIME_SCALE = 120.0
@@ -68,22 +69,22 @@ def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
         person.git("push", "--quiet", git_url(at.state_dir, at.endpoint, "pushline"), "HEAD:refs/heads/main")
         person.verb("deploy", str(cdk_out))
         register(person)
-        until(lambda: version(person) == 1, "the version did not go live", 120)
+        until(lambda: version(person) == 1, "the version did not go live")
         yield person
 
 
 def test_requests_unlike_training_raise_the_alarm_that_retrains(person: Scientist) -> None:
     # The release's own sample requests are captured, too, and are nobody's.
-    until(lambda: len(reports(person)) > 0, "the schedule started no monitoring", 120)
+    until(lambda: len(reports(person)) > 0, "the schedule started no monitoring")
     assert reports(person)[0]["metrics"] == {}
     assert "no requests were captured" in reports(person)[0]["notes"]
     ask(person, UNUSUAL)
-    until(lambda: len(measured(person)) > 0, "no requests were measured", 120)
+    until(lambda: len(measured(person)) > 0, "no requests were measured")
     report = measured(person)[0]
     assert (report["rows"]["measured"], report["week"]) == (ROWS, "the last 7 days by day")
     assert report["periods"] == WEEKS
     assert min(report["metrics"]["FeatureDrift"], report["metrics"]["PredictionDrift"]) > 1
-    until(lambda: alarm(person) == "ALARM", "two of three runs above the bound raised no alarm", 120)
+    until(lambda: alarm(person) == "ALARM", "two of three runs above the bound raised no alarm")
     assert len(measured(person)) >= 2
     until(lambda: drift_runs(person) != [], "the alarm retrained nothing")
     assert drift_runs(person)[-1]["trigger"] == "drift"

@@ -15,7 +15,8 @@ from rehearsal.sagemaker import SageMaker, instance, variant_plan
 from rehearsal.sagemaker.fleet import PROCESS
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.rehearsal.loopback import Loopback, serve
-from tests.rehearsal.serving import DOUBLES, configure, packed, same_python, settled, until
+from tests.rehearsal.serving import DOUBLES, configure, packed, same_python, settled
+from tests.rehearsal.waiting import until
 
 HANGS_SECOND = DOUBLES.replace(
     "def model_fn(model_dir):\n",

@@ -21,7 +21,8 @@ from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.fleet import PROCESS
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.rehearsal.loopback import Loopback, serve
-from tests.rehearsal.serving import BROKEN, ROLE, configure, packed, same_python, settled, until
+from tests.rehearsal.serving import BROKEN, ROLE, configure, packed, same_python, settled
+from tests.rehearsal.waiting import until
 
 UPDATE_LOAD = 400
 """Requests that are sent, by four clients, while an endpoint is updated."""

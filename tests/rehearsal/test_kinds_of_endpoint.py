@@ -12,8 +12,9 @@ from contract.new import write_model
 from rehearsal import status
 from rehearsal.connection import look
 from rehearsal.landscape import NotDeployed
-from tests.rehearsal.scientist import Scientist, private_clone, rehearsal, until
+from tests.rehearsal.scientist import Scientist, private_clone, rehearsal
 from tests.rehearsal.serving import OF_THE_PLATFORM, packed
+from tests.rehearsal.waiting import until
 
 KINDS = {"sometimes": "serverless", "queued": "async", "nightly": "none"}
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0"
@@ -79,7 +80,7 @@ def test_a_version_of_each_kind_goes_through_staging_to_production(person: Scien
     for model in KINDS:
         register(person, model)
     released = {"sometimes": ("InService", 1), "queued": ("InService", 1), "nightly": ("NoEndpoint", 1)}
-    until(lambda: live(person) == released, "not released", 120)
+    until(lambda: live(person) == released, "not released")
     for model in ("sometimes", "queued"):
         answer = person.live(model)
         assert (answer["version"], json.loads(answer["prediction"])) == (1, [2.0, 4.0])
@@ -93,10 +94,10 @@ def test_a_wrong_answer_keeps_a_version_out_and_a_rejection_takes_one_back(perso
     for model in ("queued", "nightly"):
         register(person, model, factor=3)
     # Only where there is an endpoint does the sample request find that the answer is not the recorded one.
-    until(lambda: live(person)["nightly"] == ("NoEndpoint", 2), "not released", 120)
-    until(lambda: decided(person, "queued", 2) == "Rejected", "not rejected", 120)
+    until(lambda: live(person)["nightly"] == ("NoEndpoint", 2), "not released")
+    until(lambda: decided(person, "queued", 2) == "Rejected", "not rejected")
     person.verb("reject", "nightly", "2")
-    until(lambda: live(person)["nightly"] == ("NoEndpoint", 1), "not taken back", 120)
+    until(lambda: live(person)["nightly"] == ("NoEndpoint", 1), "not taken back")
     assert live(person)["queued"] == ("InService", 1)
 
 

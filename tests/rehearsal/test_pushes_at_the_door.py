@@ -10,8 +10,8 @@ import pytest
 from rehearsal import audit
 from tests.conftest import Assembly
 from tests.rehearsal.deployed_door import Place, Row, door, head
-from tests.rehearsal.scientist import until
 from tests.rehearsal.test_codecommit import commit, git
+from tests.rehearsal.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_what_an_older_commit_trains_is_never_registered_after_a_newer_one(place
     for number in range(2):
         commits.append(place.push(model_code__racing__train_dot_py=f"# {number}"))
         until(lambda: _waits(place, pipeline, commits[-1]), "a push does not wait for what retrains")
-    until(lambda: _at_rest(place, pipeline, commits[-1]), "the newest push was not retrained", seconds=120)
+    until(lambda: _at_rest(place, pipeline, commits[-1]), "the newest push was not retrained")
     ended = {commit: {row["status"] for row in place.executions(pipeline) if head(row) == commit} for commit in commits}
     assert "Succeeded" in ended[commits[0]], "its own push's event may start it once more, to be superseded"
     assert ended[commits[1]] == {"Superseded"}

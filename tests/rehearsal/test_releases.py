@@ -22,7 +22,7 @@ from rehearsal.traffic import Tally, Traffic
 from tests.conftest import Assembly
 from tests.rehearsal.daemon import running
 from tests.rehearsal.registry import GOOD, GROUP, REQUEST, Registry, patient
-from tests.rehearsal.serving import until
+from tests.rehearsal.waiting import until
 
 STACK, ENDPOINT, TIME_SCALE = "FlightDelay-Serving-Production", f"{GROUP}-production", 120
 REQUESTS, RATE = 1000, 120

@@ -15,7 +15,7 @@ from rehearsal.assembly import deploy
 from tests.conftest import Assembly
 from tests.rehearsal.daemon import open_queue, running
 from tests.rehearsal.registry import OTHER_SHAPE, Registry, patient
-from tests.rehearsal.serving import until
+from tests.rehearsal.waiting import until
 
 TIME_SCALE = 10
 """So slow that an execution which the end of an update starts looks before the one that waits for that end."""

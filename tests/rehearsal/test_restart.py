@@ -7,7 +7,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.rehearsal.scientist import CUSTOMERS, Document, Scientist, until
+from tests.rehearsal.scientist import CUSTOMERS, Document, Scientist
+from tests.rehearsal.waiting import until
 
 
 def retraining_history(person: Scientist) -> list[str]:
@@ -48,7 +49,7 @@ def test_a_kill_in_mid_retraining_is_reported_and_the_next_push_goes_through(cus
     customers.configure({"training.hyperparameters.num_round": 10}, CUSTOMERS)
     known = customers.executions(CUSTOMERS)
     customers.push("Will be lost")
-    until(lambda: features_run(customers), "the feature job did not start", 120)
+    until(lambda: features_run(customers), "the feature job did not start")
     customers.restart(kill=True)
     (lost,) = customers.executions(CUSTOMERS) - known
     told = customers.wait(CUSTOMERS, code=1)

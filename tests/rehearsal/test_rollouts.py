@@ -17,7 +17,8 @@ from rehearsal.server import Running
 from tests.conftest import Assembly
 from tests.rehearsal import serving
 from tests.rehearsal.daemon import make_role, open_queue
-from tests.rehearsal.serving import DOUBLES, configure, packed, settled, until
+from tests.rehearsal.serving import DOUBLES, configure, packed, settled
+from tests.rehearsal.waiting import until
 
 REQUESTS, RATE = 1200, 120
 SLOW = DOUBLES.replace("    return [model", "    time.sleep(0.05)\n    return [model")

@@ -17,7 +17,8 @@ from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.fleet import PROCESS
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.rehearsal.loopback import Loopback, serve
-from tests.rehearsal.serving import BROKEN, DOUBLES, ROLE, configure, packed, same_python, settled, until
+from tests.rehearsal.serving import BROKEN, DOUBLES, ROLE, configure, packed, same_python, settled
+from tests.rehearsal.waiting import until
 
 SIZE = {"MemorySizeInMB": 2048, "MaxConcurrency": 2}
 WAITS = """

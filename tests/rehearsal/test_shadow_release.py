@@ -15,8 +15,9 @@ from config import load_settings
 from contract.bundle import pack
 from contract.folder import load_model
 from contract.new import write_model
-from tests.rehearsal.scientist import Scientist, private_clone, rehearsal, until
+from tests.rehearsal.scientist import Scientist, private_clone, rehearsal
 from tests.rehearsal.test_kinds_of_endpoint import IMAGE, artifacts, live
+from tests.rehearsal.waiting import until
 
 MODEL, PRODUCTION = "beside", "beside-production"
 SERVING = ("serving: {shadow: true, capture_percent: 100, instances: {minimum: 1, maximum: 1}, "
@@ -106,25 +107,25 @@ def has_shadow(person: Scientist) -> bool:
 def test_a_version_stands_beside_production_is_compared_approved_and_rolled_out(person: Scientist) -> None:
     sagemaker, runtime = person.at.client("sagemaker"), person.at.client("sagemaker-runtime")
     register(person, 2)
-    until(lambda: live(person)[MODEL] == ("InService", 1), "the first version has nothing to stand beside", 120)
+    until(lambda: live(person)[MODEL] == ("InService", 1), "the first version has nothing to stand beside")
     second = register(person, 3)
 
     def version() -> dict[str, Any]:
         return dict(sagemaker.describe_model_package(ModelPackageName=second))
 
-    until(lambda: has_shadow(person), "no shadow was put up", 120)
+    until(lambda: has_shadow(person), "no shadow was put up")
     for value in range(1, REQUESTS + 1):
         answer = runtime.invoke_endpoint(EndpointName=PRODUCTION, ContentType="text/csv", Body=f"{value}\n".encode())
         assert json.loads(answer["Body"].read()) == [2.0 * value], "nobody gets the shadow's answers"
     waiting = version()
     assert (waiting["ModelApprovalStatus"], stage(waiting)) == ("PendingManualApproval", ("Staging", "Accepted"))
-    until(lambda: version()["ModelApprovalStatus"] == "Approved", "it was not approved", 150)
+    until(lambda: version()["ModelApprovalStatus"] == "Approved", "it was not approved")
     approved = version()
     assert stage(approved) == ("Shadow", "Compared")
     said = approved["ApprovalDescription"]
     assert f"As the shadow of production: Both answered {REQUESTS} of the same requests; 100.0 % of the answers" in said
     check(report(person, said))
-    until(lambda: live(person)[MODEL] == ("InService", 2), "it was not rolled out", 120)
+    until(lambda: live(person)[MODEL] == ("InService", 2), "it was not rolled out")
     assert not has_shadow(person)
     assert json.loads(person.verb("audit", "--denied", "--json")) == []
 

@@ -23,7 +23,8 @@ from rehearsal.sagemaker.fleet import PROCESS
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.conftest import ROOT
 from tests.rehearsal.loopback import Loopback, serve
-from tests.rehearsal.serving import BUCKET, DOUBLES, configure, packed, same_python, settled, shadowed, until
+from tests.rehearsal.serving import BUCKET, DOUBLES, configure, packed, same_python, settled, shadowed
+from tests.rehearsal.waiting import until
 
 REQUESTS, CLIENTS = 200, 4
 HANGS = DOUBLES.replace("    return [model", "    time.sleep(3600)\n    return [model")

@@ -13,7 +13,8 @@ import pytest
 from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.rehearsal.loopback import Loopback, serve
-from tests.rehearsal.serving import configure, packed, same_python, settled, until
+from tests.rehearsal.serving import configure, packed, same_python, settled
+from tests.rehearsal.waiting import until
 
 REQUESTS, TOLERANCE = 200, 20
 LONGEST_BAKE_SECONDS = 3600

@@ -9,8 +9,8 @@ import pytest
 
 from rehearsal import audit
 from rehearsal.server import Running
-from tests.rehearsal import serving
 from tests.rehearsal.daemon import make_role, running
+from tests.rehearsal.waiting import until
 
 ACCOUNT = "000000000000"
 CREATING = ["cloudwatch:PutMetricAlarm", "cloudwatch:DescribeAlarms", "cloudwatch:PutDashboard",
@@ -42,8 +42,8 @@ def role(cloud: Running, name: str, actions: list[str]) -> str:
 def finished(cloud: Running, name: str, doing: str) -> tuple[str, str]:
     """(status, why resources failed) once the operation is over."""
     stacks = cloud.client("cloudformation")
-    stack = serving.until(lambda: next((s for s in stacks.describe_stacks(StackName=name)["Stacks"]
-                                        if not s["StackStatus"].endswith("_IN_PROGRESS")), None))  # fmt: skip
+    stack = until(lambda: next((s for s in stacks.describe_stacks(StackName=name)["Stacks"]
+                                if not s["StackStatus"].endswith("_IN_PROGRESS")), None))  # fmt: skip
     events = stacks.describe_stack_events(StackName=name)["StackEvents"]
     failed = [e.get("ResourceStatusReason", "") for e in events if e["ResourceStatus"] == f"{doing}_FAILED"]
     return stack["StackStatus"], " ".join(failed)

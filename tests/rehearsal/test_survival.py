@@ -18,8 +18,8 @@ from rehearsal import assembly, server
 from rehearsal.server import NotStarted, Running
 from rehearsal.service import Params, Provisioned, ResourceType, Service, Stack
 from tests.rehearsal.daemon import make_role
-from tests.rehearsal.serving import until
 from tests.rehearsal.test_assembly import Repositories, Repository, did, repository, write
+from tests.rehearsal.waiting import until
 
 
 class Slow(Repository):

@@ -16,7 +16,7 @@ from rehearsal.server import Running
 from rehearsal.triggers import by_hand
 from tests.conftest import Assembly
 from tests.rehearsal.deployed_door import Place, door
-from tests.rehearsal.scientist import until
+from tests.rehearsal.waiting import until
 
 OBJECTS = 60
 

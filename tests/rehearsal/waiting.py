@@ -1,0 +1,19 @@
+"""Waiting for what the rehearsal does in the background."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+PATIENCE_SECONDS = 600
+"""When a test gives up on what takes seconds: a machine that does other things as well is slow, not broken."""
+
+
+def until(condition: Callable[[], Any], otherwise: str = "it did not happen") -> Any:
+    """Look again and again until the condition holds; what it said then."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := condition()):
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.1)
+    return found
