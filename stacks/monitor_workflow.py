@@ -15,7 +15,7 @@ from stacks.environment_stack import CAPTURE
 from stacks.instance_types import has_local_storage
 from stacks.retrain_jobs import OPT_ML, processing_input, vpc_config
 from stacks.retrain_workflow import REASON
-from stacks.states import State, expression, task
+from stacks.states import State, expression, task, unless_no_room
 
 SUBSTITUTIONS = ("Data", "Traffic", "Artifacts", "Key", "Topic", "FeatureJob", "JobRole", "Image", "Endpoint")
 """What the definition leaves to CloudFormation: names of buckets, job and endpoint, ARNs, the image."""
@@ -38,6 +38,7 @@ _ADVICE = {
     "Watch": "Read the log; the requests or features.py no longer fit the live version.",
 }
 _OTHERWISE = "Nothing was measured this time; the next scheduled run tries again."
+_NO_ROOM = "Other runs held all that the quota allows for an hour; the next scheduled run tries again."
 _LAST_DAYS = (
     f"[0..{DAYS}].$fromMillis($toMillis($states.context.Execution.StartTime) - $ * 86400000,"
     " '[Y0001]/[M01]/[D01]')"
@@ -237,4 +238,4 @@ def _caught(step: str) -> State:
 def _told(step: str) -> dict[str, str]:
     return {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(REASON),
             "log": _LOGS.get(step, "the state machine's execution history"),
-            "advice": _ADVICE.get(step, _OTHERWISE)}  # fmt: skip
+            "advice": unless_no_room(_ADVICE.get(step, _OTHERWISE), _NO_ROOM)}  # fmt: skip

@@ -13,7 +13,7 @@ from config import Guardrails
 from contract import Model
 from stacks.retrain_decision import METADATA_TEXT, PARSE_EVALUATION, VERDICT
 from stacks.retrain_jobs import evaluation_job, feature_run, instance_volume, training_job
-from stacks.states import State, expression, jsonata_list, task
+from stacks.states import State, expression, jsonata_list, task, unless_no_room
 
 SUBSTITUTIONS = ("Region", "Data", "Artifacts", "Key", "Topic", "Group", "FeatureJob", "TrainingRole",
                  "EvaluationRole", "Image")  # fmt: skip
@@ -38,6 +38,8 @@ _ADVICE = {
     "ReadEvaluation": "evaluate.py must write evaluation.json as the contract says; correct it and push again.",
 }
 _OTHERWISE = "Nothing was registered and what is live stays live; start a retraining when the service has recovered."
+_NO_ROOM = ("Other runs held all that the quota allows for an hour: have it raised, or start a retraining when they "
+            "have ended.")  # fmt: skip
 
 
 def retrain_workflow(model: Model, guardrails: Guardrails, *, vpc: bool) -> dict[str, Any]:
@@ -225,7 +227,7 @@ def _task(step: str, resource: str, arguments: Mapping[str, Any], then: str, **m
     state = task(resource, arguments, then, **more)
     failure = {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(REASON),
                "log": _LOGS.get(step, "the state machine's execution history"),
-               "advice": _ADVICE.get(step, _OTHERWISE)}  # fmt: skip
+               "advice": unless_no_room(_ADVICE.get(step, _OTHERWISE), _NO_ROOM)}  # fmt: skip
     state["Catch"] = [{"ErrorEquals": ["States.ALL"], "Assign": {"failure": failure}, "Next": "NotifyFailure"}]
     return state
 

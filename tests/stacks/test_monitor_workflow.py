@@ -174,6 +174,12 @@ def test_features_that_fail_are_told_and_requests_are_measured_all_the_same(
     assert done.output["unlabelled"]["step"] == "BuildFeatures"
 
 
+def test_where_there_is_no_room_no_data_is_blamed(definition: dict[str, Any]) -> None:
+    full = TaskFailed("Glue.ConcurrentRunsExceededException", "Concurrent runs exceeded for flight-delay-features")
+    done = watch(definition, landed=("2013-02-28",), captured=WEEK, BuildFeatures=full)
+    assert "What to do: Other runs held all" in done.arguments["NotifyUnlabelled"]["Message"]
+
+
 def test_features_that_fail_without_requests_leave_nothing_to_measure(definition: dict[str, Any]) -> None:
     failed = TaskFailed("States.TaskFailed", "no such column")
     done = watch(definition, landed=("2013-02-28",), BuildFeatures=failed)

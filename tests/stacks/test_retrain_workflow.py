@@ -192,6 +192,23 @@ def test_a_failure_is_told_with_step_reason_and_advice(definition: dict[str, Any
     assert len(told["Subject"]) <= 100
 
 
+@pytest.mark.parametrize(("step", "error"), [
+    ("BuildFeatures", "Glue.ConcurrentRunsExceededException"),
+    ("BuildFeatures", "Glue.ResourceNumberLimitExceededException"),
+    ("Train", "SageMaker.ResourceLimitExceededException"), ("Evaluate", "SageMaker.ResourceLimitExceededException"),
+])  # fmt: skip
+def test_where_there_is_no_room_a_run_waits_as_long_as_runs_take_and_no_script_is_blamed(
+    definition: dict[str, Any], step: str, error: str
+) -> None:
+    (patience,) = [rule for rule in definition["States"][step]["Retry"] if error in rule["ErrorEquals"]]
+    waits = [min(patience["IntervalSeconds"] * patience["BackoffRate"] ** attempt, patience["MaxDelaySeconds"])
+             for attempt in range(patience["MaxAttempts"])]  # fmt: skip
+    assert sum(waits) / 2 > 45 * 60  # the jitter halves them
+    message = retrain(definition, **{step: TaskFailed(error, "exceeded")}).arguments["NotifyFailure"]["Message"]
+    assert "What to do: Other runs held all that the quota allows for an hour" in message
+    assert "correct" not in message
+
+
 def test_a_failed_notification_does_not_hide_the_failure(definition: dict[str, Any]) -> None:
     broken = TaskFailed("SNS.AuthorizationError", "no")
     execution = retrain(definition, Train=TaskFailed("States.TaskFailed", "out of memory"), NotifyFailure=broken)
