@@ -10,9 +10,9 @@ State = dict[str, Any]
 
 TRANSIENT = (
     "ThrottlingException", "TooManyRequestsException", "ServiceUnavailableException", "InternalServerException",
-    "InternalServiceException", "SdkClientException", "SlowDownException", "KmsThrottlingException", "KMSThrottlingException",
-    "ThrottledException", "InternalErrorException", "InternalFailureException", "InternalDependencyException",
-    "ModelNotReadyException",
+    "InternalServiceException", "SdkClientException", "SlowDownException", "KmsThrottlingException",
+    "KMSThrottlingException", "ThrottledException", "InternalErrorException", "InternalFailureException",
+    "InternalDependencyException", "ModelNotReadyException",
 )  # fmt: skip
 """Faults that go away by waiting, as Step Functions names them: each name ends in Exception, whatever the API says."""
 NO_ROOM = ("ConcurrentRunsExceededException", "ResourceNumberLimitExceededException", "ResourceLimitExceededException")
