@@ -15,7 +15,7 @@ from lambdas.start_retraining.route import Changed, Gone, Model, concerned
 
 FILES, MODELS, EXECUTIONS, RUNS = 1000, 200, 20, 5
 NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.UTC)
-LIMITS = Limits(20, dt.timedelta(minutes=15), dt.timedelta(hours=6))
+LIMITS = Limits(20, dt.timedelta(minutes=15), dt.timedelta(hours=6), dt.timedelta(days=1))
 
 
 def measure() -> Iterator[tuple[str, str, float]]:
