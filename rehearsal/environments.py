@@ -74,7 +74,7 @@ def _environment(image: str) -> Path:
     digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
     place = cache() / "environments" / f"{image}-{digest}"
     if not (place / "complete").exists():
-        with _alone(place.with_suffix(".lock")):
+        with alone(place.with_suffix(".lock")):
             if not (place / "complete").exists():
                 _make(place, lock)
     return place
@@ -105,7 +105,7 @@ def _uv() -> str:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
     """One process at a time; the lock goes with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:

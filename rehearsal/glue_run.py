@@ -18,10 +18,6 @@ from rehearsal.vpc import check_for_glue
 GLUE = "glue.amazonaws.com"
 GRACE = 10.0
 STANDIN = Path(__file__).parent / "awsglue_standin"
-S3_AS_FOLDERS = {
-    "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.viewfs.ViewFileSystemOverloadScheme",
-    "spark.hadoop.fs.viewfs.overload.scheme.target.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
-}
 
 # What Glue itself reads. None: any value is accepted and only recorded, as it changes nothing on one machine.
 _SPECIAL: dict[str, tuple[str, ...] | None] = {
@@ -152,18 +148,11 @@ class GlueRun:
         buckets = {prefix.bucket for prefix in self._prefixes()} | {place(self._run["Script"]["location"]).bucket}
         if "--TempDir" in self._arguments:
             buckets.add(place(self._arguments["--TempDir"]).bucket)
-        for bucket in buckets:
-            (self._data / bucket).mkdir(parents=True, exist_ok=True)
-        mounts = {
-            f"spark.hadoop.fs.viewfs.mounttable.{bucket}.linkFallback": (self._data / bucket).as_uri()
-            for bucket in sorted(buckets)
-        }
         return {
             "spark.driver.memory": "2g",
             "spark.sql.shuffle.partitions": "8",
             "spark.sql.warehouse.dir": (self._folder / "warehouse").as_uri(),
-            **S3_AS_FOLDERS,
-            **mounts,
+            **spark.s3_as_folders(self._data, buckets),
             **_conf(self._arguments.get("--conf", "")),
         }
 

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from rehearsal.glue import Glue
 from tests.rehearsal.loopback import Loopback, serve
+from tests.rehearsal.waiting import until
 
 SCRIPT = """
 import json, sys
@@ -29,6 +30,8 @@ spark = context.spark_session
 job = Job(context)
 job.init(args["JOB_NAME"], args)
 rows = spark.read.csv(args["raw"], header=True)
+with open(f"/proc/{context._jvm.java.lang.ProcessHandle.current().pid()}/maps") as maps:
+    print("archive of classes:", "spark-classes.jsa" in maps.read())
 print("rows", rows.count(), "window", args["window_days"], "dt" in rows.columns)
 rows.withColumnRenamed("x", COLUMN).coalesce(1).write.mode("overwrite").parquet(args["output"] + "train")
 spark.createDataFrame([("ok",)], ["q"]).coalesce(1).write.json(args["output"] + "quality")
@@ -72,14 +75,12 @@ def _job(cloud: Loopback, script: str, **settings: Any) -> None:
     )
 
 
-def _ended(cloud: Loopback, run: str, seconds: float = 90) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        found = cloud.client("glue").get_job_run(JobName=_name(cloud), RunId=run)["JobRun"]
-        if found["JobRunState"] not in ("STARTING", "RUNNING", "STOPPING"):
-            return dict(found)
-        time.sleep(0.1)
-    raise TimeoutError(f"{run} still runs")
+def _ended(cloud: Loopback, run: str) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        found: dict[str, Any] = cloud.client("glue").get_job_run(JobName=_name(cloud), RunId=run)["JobRun"]
+        return None if found["JobRunState"] in ("STARTING", "RUNNING", "STOPPING") else found
+
+    return dict(until(look, f"{run} still runs"))
 
 
 def test_a_run_reads_and_writes_s3_and_leaves_the_script_untouched(tmp_path: Path) -> None:
@@ -105,6 +106,7 @@ def test_a_run_reads_and_writes_s3_and_leaves_the_script_untouched(tmp_path: Pat
         assert found["ExecutionTime"] >= 1
         assert found["NumberOfWorkers"] == 2
         assert "rows 4 window 60 True" in output
+        assert "archive of classes: True" in output
         listed = cloud.client("s3").list_objects_v2(Bucket="data", Prefix="features/")["Contents"]
         kept = [item["Key"] for item in listed]
         assert any(key.startswith("features/run-1/train/part-") for key in kept)
