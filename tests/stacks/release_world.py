@@ -11,11 +11,19 @@ from functools import partial
 from typing import Any
 
 import botocore.session
+import pytest
 from botocore.validate import ParamValidator
 
-from stacks.deployment import Deployment
+from config import load_settings
+from contract import load_models
+from stacks.deployment import Deployment, deployments
 from stacks.release_workflow import release_workflow
+from tests.conftest import ROOT
 from tests.stacks.state_machine import RUN, Execution, TaskFailed, run
+
+MODEL = next(model for model in load_models(ROOT, load_settings().guardrails) if model.name == "flight_delay")
+STAGING, PRODUCTION = deployments(MODEL)
+ENVIRONMENTS = pytest.mark.parametrize("deployment", [STAGING, PRODUCTION], ids=lambda found: found.environment)
 
 FILLED = {"Group": "arn:aws:sagemaker:us-east-1:000000000000:model-package-group/flight-delay",
           "UpdateRole": "arn:aws:iam::000000000000:role/update", "Topic": "arn:aws:sns:us-east-1:000000000000:people",
@@ -29,6 +37,15 @@ ENDPOINT = "arn:aws:sagemaker:us-east-1:000000000000:endpoint/flight-delay"
 SAMPLE = "s3://artifacts/bundles/flight-delay/ab12/sample_request.csv"
 ANSWER = "s3://artifacts/evaluation/flight-delay/run/sample_answer.json"
 _SESSION = botocore.session.get_session()
+
+
+def failing(error: str, cause: str) -> Callable[[], None]:
+    """An interruption by which the call fails."""
+
+    def fail() -> None:
+        raise TaskFailed(error, cause)
+
+    return fail
 
 
 def package_arn(version: int) -> str:

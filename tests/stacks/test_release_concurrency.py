@@ -9,17 +9,13 @@ from typing import Any
 
 import pytest
 
-from config import load_settings
-from contract import load_models
 from contract.model import Serving
 from stacks.deployment import deployments
 from stacks.release_sample import ANSWER_ATTEMPTS, ANSWER_SECONDS
 from stacks.release_steps import PATIENCE, POLL_SECONDS, WAIT
-from tests.conftest import ROOT
-from tests.stacks.release_world import World, package_arn
-from tests.stacks.state_machine import Execution
+from tests.stacks.release_world import MODEL, World, failing, package_arn
+from tests.stacks.state_machine import Execution, TaskFailed
 
-MODEL = next(model for model in load_models(ROOT, load_settings().guardrails) if model.name == "flight_delay")
 SHADOWED = MODEL.model_copy(update={"serving": MODEL.serving.model_copy(update={"shadow": True})})
 
 
@@ -201,3 +197,64 @@ def test_an_answer_from_a_queue_is_waited_for_as_long_as_it_may_take() -> None:
 
     assert world.reconcile().status == "SUCCEEDED"
     assert world.asked == 0
+
+
+def test_it_waits_for_a_running_stack_operation_and_then_decides_anew(production: World) -> None:
+    production.register(1, "Approved")
+    production.stack_status = "UPDATE_IN_PROGRESS"
+
+    def newer() -> None:
+        production.register(2, "Approved")
+        production.stack_status = "UPDATE_COMPLETE"
+
+    production.interrupt["describeStacks"] = lambda: production.interrupt.update(listModelPackages=newer)
+
+    execution = production.reconcile()
+
+    assert "Wait, then look at the registry anew" in execution.states
+    assert execution.status == "SUCCEEDED"
+    assert [update["ModelPackageArn"] for update in production.updates] == [package_arn(2)]
+
+
+def test_an_update_that_meets_another_one_waits_and_decides_anew(production: World) -> None:
+    production.register(1, "Approved")
+
+    production.interrupt["updateStack"] = failing(
+        "CloudFormation.CloudFormationException", "Stack:arn is in UPDATE_IN_PROGRESS state and can not be updated."
+    )
+
+    execution = production.reconcile()
+
+    assert (execution.status, production.live_version) == ("SUCCEEDED", 1)
+    assert production.status(1) == "Approved"
+
+
+def test_an_update_that_somebody_else_has_just_made_counts_as_done(production: World) -> None:
+    production.register(1, "Approved")
+
+    def updated() -> None:
+        production.live(1)
+        production.tags.clear()
+
+    production.interrupt["updateStack"] = updated
+
+    execution = production.reconcile()
+
+    assert (execution.status, production.updates) == ("SUCCEEDED", [])
+    assert "Send the sample request" in execution.states
+    assert execution.output["reason"] == "was live already"
+
+
+def test_of_two_executions_only_the_one_whose_update_is_accepted_reports_a_release(production: World) -> None:
+    production.register(1, "Approved")
+
+    def the_other_releases_it() -> None:
+        assert production.reconcile().output["reason"] == "rolled out"
+        raise TaskFailed("CloudFormation.CloudFormationException", "Stack:arn is in UPDATE_IN_PROGRESS state")
+
+    production.interrupt["updateStack"] = the_other_releases_it
+
+    execution = production.reconcile()
+
+    assert (execution.status, execution.output["reason"]) == ("SUCCEEDED", "was live already")
+    assert len(production.updates) == 1

@@ -1,22 +1,15 @@
-"""Whose fault a failed smoke test is: a version is rejected for good, a fault of AWS is over in an hour."""
+"""Whose fault a failure is: a version is rejected for good, a fault of AWS is over in an hour."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import botocore.session
 import pytest
 
-from config import load_settings
-from contract import load_models
 from contract.model import Serving
 from stacks.deployment import Deployment, deployments
 from stacks.release_workflow import release_workflow
-from tests.conftest import ROOT
-from tests.stacks.release_world import BOTOCORE_NAMES, World
-from tests.stacks.state_machine import TaskFailed
+from tests.stacks.release_world import BOTOCORE_NAMES, MODEL, World, failing
 
-MODEL = next(model for model in load_models(ROOT, load_settings().guardrails) if model.name == "flight_delay")
 EVERY_KIND = [
     pytest.param(deployment, id=f"{kind}-{deployment.environment}")
     for kind in ("instance", "serverless", "async")
@@ -24,13 +17,6 @@ EVERY_KIND = [
 ]
 PREFIXES = {"sns": "SNS", "sagemakerruntime": "SageMakerRuntime", "cloudwatch": "CloudWatch"}
 RUNTIME = "SageMakerRuntime"
-
-
-def failing(error: str, cause: str) -> Callable[[], None]:
-    def fail() -> None:
-        raise TaskFailed(error, cause)
-
-    return fail
 
 
 @pytest.fixture
@@ -79,6 +65,30 @@ def test_a_fault_of_aws_stops_and_is_told_and_the_version_is_tried_again(
     assert (staging.status(1), staging.live_version, len(staging.told)) == ("PendingManualApproval", 1, 1)
     assert staging.reconcile().status == "SUCCEEDED"
     assert staging.status(1) == "Approved"
+
+
+@pytest.mark.parametrize("operation", ["updateStack", "invokeEndpoint", "describeEndpointConfig", "listModelPackages"])
+def test_a_denied_call_stops_and_is_told_but_is_not_blamed_on_the_version(production: World, operation: str) -> None:
+    production.register(1, "Approved")
+
+    production.interrupt[operation] = failing("SageMaker.SageMakerException", "AccessDenied: not authorized")
+
+    execution = production.reconcile()
+
+    assert (execution.status, execution.error) == ("FAILED", "ReleaseStopped")
+    assert "not authorized" in execution.cause
+    assert (production.status(1), len(production.told)) == ("Approved", 1)
+
+
+def test_a_value_that_the_stack_refuses_rejects_the_version(production: World) -> None:
+    production.register(1, "Approved")
+
+    production.interrupt["updateStack"] = failing(
+        "CloudFormation.CloudFormationException", "Parameter 'MinimumInstances' must be a number not greater than 8"
+    )
+
+    assert "must be a number not greater than 8" in production.reconcile().cause
+    assert production.status(1) == "Rejected"
 
 
 @pytest.mark.parametrize("deployment", EVERY_KIND)

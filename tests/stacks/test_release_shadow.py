@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import pytest
 
-from config import load_settings
-from contract import load_models
 from stacks.deployment import deployments
 from stacks.release_workflow import release_workflow
-from tests.conftest import ROOT
-from tests.stacks.release_world import World, package_arn
-from tests.stacks.state_machine import TaskFailed
+from tests.stacks.release_world import MODEL, World, failing, package_arn
 
-MODEL = next(model for model in load_models(ROOT, load_settings().guardrails) if model.name == "flight_delay")
 SHADOWED = MODEL.model_copy(update={"serving": MODEL.serving.model_copy(update={"shadow": True})})
 STAGING, PRODUCTION = deployments(SHADOWED)
 
 ACCEPTED = {"Stage": "Staging", "StageStatus": "Accepted", "StageDescription": "It answered."}
 COMPARED = {"Stage": "Shadow", "StageStatus": "Compared", "StageDescription": "3.0 % of the answers differ"}
-
-
-def failing(error: str, cause: str) -> Callable[[], None]:
-    def fail() -> None:
-        raise TaskFailed(error, cause)
-
-    return fail
 
 
 @pytest.fixture
