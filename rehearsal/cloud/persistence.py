@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from ministack import app as ministack
@@ -30,6 +31,8 @@ IDLE_FACTOR = 10
 LOST = "lost when the rehearsal stopped"
 _FREQUENT = "PutMetricData"
 """Endpoints send it all the time; metrics are saved with the next other change, and when the rehearsal stops."""
+LARGE = ("stepfunctions", "cloudwatch", "cloudformation")
+"""Their `get_state` copies all they have and does no more. It is written at once; the copies are most of the work."""
 _READING = ("get", "list", "describe", "head", "batchget", "lookup", "filter", "query", "scan", "receive")
 
 
@@ -67,19 +70,13 @@ class StateFiles:
         with self._saving:
             for name, state in ministack._build_persistence_save_dict().items():
                 try:
-                    self._write(name, _snapshot(state))
+                    self._write(name, _content(name, state))
                 except Exception:
                     log.exception("the state of %s could not be saved", name)
 
-    def _write(self, name: str, state: Any) -> None:
-        if state is None:
-            return
-        content = json.dumps(
-            {"__ministack_format__": persistence._state_format_version(name), "payload": state},
-            default=persistence._json_default,
-        )
+    def _write(self, name: str, content: str) -> None:
         digest = hashlib.sha256(content.encode()).hexdigest()
-        if self._written.get(name) != digest:
+        if content and self._written.get(name) != digest:
             path = Path(persistence.STATE_DIR) / f"{name}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")
@@ -144,14 +141,29 @@ def _settled_stack(event: Params) -> bool:
     return not status.endswith("_IN_PROGRESS")
 
 
-def _snapshot(state: Callable[[], Any]) -> Any:
-    """The service's state; read again when it changed while it was read, for its dictionaries have no locks."""
+def _content(name: str, state: Callable[[], Any]) -> str:
+    """What the service's file holds, or nothing; read again when it changed meanwhile, for its dictionaries have no
+    locks."""
     for _ in range(5):
         try:
-            return state()
+            return _read(name, state)
         except RuntimeError:
             time.sleep(0.05)
-    return state()
+    return _read(name, state)
+
+
+def _read(name: str, state: Callable[[], Any]) -> str:
+    payload = _uncopied(state) if name in LARGE else state()
+    if payload is None:
+        return ""
+    document = {"__ministack_format__": persistence._state_format_version(name), "payload": payload}
+    return json.dumps(document, default=persistence._json_default)
+
+
+def _uncopied(state: Callable[[], Any]) -> Any:
+    """What `state` makes copies of."""
+    as_it_is = SimpleNamespace(deepcopy=lambda value: value)
+    return FunctionType(state.__code__, {**state.__globals__, "copy": as_it_is})()
 
 
 def _fail_unwritten_objects() -> None:

@@ -10,11 +10,14 @@ import importlib
 import importlib.metadata
 import inspect
 import json
+import re
 import sys
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from rehearsal.cloud.persistence import LARGE
 
 CALLED = {
     "app": [
@@ -252,6 +255,14 @@ def test_functions_would_run_on_this_interpreter() -> None:
 def test_state_would_be_saved_at_shutdown_only_and_schedules_never() -> None:
     assert inspect.getsource(module("app")).count("save_all(") == 1
     assert "_rule_last_fired" not in inspect.getsource(module("services.eventbridge").get_state)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_states_that_are_saved_without_a_copy_are_not_changed_on_the_way(name: str) -> None:
+    _, _, body = inspect.getsource(module(f"services.{name}").get_state).partition("\n")
+    each = r'"\w+": copy\.deepcopy\(\w+\),\s*'
+    stores = r"key: copy\.deepcopy\(store\(\)\) for store, key in _PERSISTED_STORES"
+    assert re.fullmatch(rf"    return \{{\s*(({each})+|{stores})\}}\s*", body)
 
 
 def test_a_throttled_event_would_be_given_up_after_two_tries() -> None:
