@@ -9,7 +9,6 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import math
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from rehearsal.application_autoscaling import records, service_role, tracking
 from rehearsal.application_autoscaling.records import ACTIVITY, TARGET, Document
+from rehearsal.repeater import Repeater
 from rehearsal.service import Caller, Cloud, ServiceError
 
 log = logging.getLogger("rehearsal")
@@ -41,27 +41,23 @@ class Scaler:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._period = max(tracking.PERIOD_SECONDS / cloud.time_scale, LEAST_PERIOD_SECONDS)
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="scaling", daemon=True)
+        self._thread = Repeater("scaling", self._run, lambda: self._period / TICKS_A_PERIOD)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        self._thread.stop()
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._period / TICKS_A_PERIOD):
-            for key, target in self._cloud.store.list(TARGET):
-                try:
-                    self._look(key, target)
-                except (ClientError, BotoCoreError, ServiceError) as error:
-                    if not self._stopping.is_set():
-                        log.warning("%s could not be scaled: %s", target["ResourceId"], error)
-                except Exception:
-                    log.exception("%s could not be scaled", target["ResourceId"])
+        for key, target in self._cloud.store.list(TARGET):
+            try:
+                self._look(key, target)
+            except (ClientError, BotoCoreError, ServiceError) as error:
+                if not self._thread.stopping.is_set():
+                    log.warning("%s could not be scaled: %s", target["ResourceId"], error)
+            except Exception:
+                log.exception("%s could not be scaled", target["ResourceId"])
 
     def _look(self, key: str, target: Document) -> None:
         caller = Caller(target["account"], target["region"])

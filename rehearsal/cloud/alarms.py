@@ -9,7 +9,6 @@ import datetime as dt
 import itertools
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from ministack.services import cloudwatch
 
 from rehearsal.cloud import alarm_rule
 from rehearsal.cloud.roles import Roles
+from rehearsal.repeater import Repeater
 from rehearsal.service import Caller, Params, Permission
 
 log = logging.getLogger("rehearsal")
@@ -41,9 +41,10 @@ class Alarms:
     def __init__(self, client: Client, roles: Roles, emit: Emit, on_loop: OnLoop, time_scale: float) -> None:
         self._client, self._roles, self._emit, self._on_loop = client, roles, emit, on_loop
         self._time_scale = time_scale
-        self._stopping = threading.Event()
+        self._numbers = itertools.count()
         self._workers = ThreadPoolExecutor(4, "alarm-actions")
-        self._thread = threading.Thread(target=self._run, name="alarms", daemon=True)
+        pause = alarm_rule.period_seconds(PERIOD_SECONDS, time_scale) / TICKS_A_PERIOD
+        self._thread = Repeater("alarms", self._run, lambda: pause)
 
     def install(self) -> None:
         cloudwatch._evaluate_alarm = lambda alarm: None
@@ -64,19 +65,13 @@ class Alarms:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        self._thread.stop()
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
-        pause = alarm_rule.period_seconds(PERIOD_SECONDS, self._time_scale) / TICKS_A_PERIOD
-        for number in itertools.count():
-            if self._stopping.wait(pause):
-                return
-            if number % (TICKS_A_PERIOD * 60) == 0:
-                self._on_loop(self._evict)
-            self._on_loop(self.tick)
+        if next(self._numbers) % (TICKS_A_PERIOD * 60) == 0:
+            self._on_loop(self._evict)
+        self._on_loop(self.tick)
 
     def tick(self) -> None:
         """Evaluate every alarm once; on ministack's event loop, for its dictionaries have no locks."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from rehearsal.repeater import Repeater
+
 log = logging.getLogger("rehearsal")
 FLUSH_SECONDS = 0.25
 BATCH = 1000
@@ -70,8 +72,7 @@ class LogStreams:
     def __init__(self) -> None:
         self._streams: dict[tuple[str, str, str], LogStream] = {}
         self._lock = threading.Lock()
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="log-streams", daemon=True)
+        self._thread = Repeater("log-streams", self.flush, lambda: FLUSH_SECONDS)
         self._thread.start()
 
     def open(self, client: Any, group: str, name: str) -> LogStream:
@@ -86,10 +87,5 @@ class LogStreams:
             stream.flush()
 
     def close(self) -> None:
-        self._closed.set()
-        self._thread.join(10)
+        self._thread.stop()
         self.flush()
-
-    def _run(self) -> None:
-        while not self._closed.wait(FLUSH_SECONDS):
-            self.flush()

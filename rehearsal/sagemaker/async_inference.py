@@ -7,12 +7,12 @@ is asked again.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from rehearsal.repeater import Repeater
 from rehearsal.sagemaker.async_request import FAULTS, KIND, Answer, Exchange
 from rehearsal.sagemaker.endpoint_record import owner, plans
 from rehearsal.sagemaker.meter import Meter, QueuePlace
@@ -60,26 +60,15 @@ class AsyncInference:
         self._cloud, self._router, self._meter = cloud, router, meter
         self._busy: set[str] = set()
         self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="async-inference")
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="async-inference", daemon=True)
+        self._thread = Repeater("async-inference", self._look, lambda: POLL_SECONDS)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
         """What is being worked on stays in the queue for the next start."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        self._thread.stop()
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(POLL_SECONDS):
-            try:
-                self._look()
-            except Exception:
-                if not self._stopping.is_set():
-                    log.exception("the queues of asynchronous endpoints could not be looked at")
 
     def _look(self) -> None:
         waiting: dict[str, list[tuple[str, Document]]] = {}
@@ -116,7 +105,7 @@ class AsyncInference:
         try:
             self._end(work)
         except Exception:
-            if not self._stopping.is_set():  # else the next start asks again
+            if not self._thread.stopping.is_set():  # else the next start asks again
                 log.exception("asynchronous request %s of %s", work.request["InferenceId"], work.place.endpoint)
         finally:
             self._busy.discard(work.key)

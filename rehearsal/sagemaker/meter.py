@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rehearsal.repeater import Repeater
 from rehearsal.service import Cloud
 
 log = logging.getLogger("rehearsal")
@@ -76,16 +77,13 @@ class Meter:
         self._period = max(PERIOD_SECONDS / cloud.time_scale, LEAST_PERIOD_SECONDS)
         self._lock = threading.Lock()
         self._counts: dict[tuple[int, Place | QueuePlace, str], Counter[float]] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="endpoint-metrics", daemon=True)
+        self._thread = Repeater("endpoint-metrics", self._publish, lambda: self._period - time.time() % self._period)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(10)
+        self._thread.stop()
 
     def invoked(self, place: Place, status: int, model: float, total: float, instances: int) -> None:
         """One request ended: the HTTP status, the seconds the model and the whole took, the instances in service."""
@@ -121,10 +119,6 @@ class Meter:
         """A serverless variant was started for a request."""
         self.record(place, "ModelSetupTime", seconds * 1e6)
 
-    def _run(self) -> None:
-        while not self._stopping.wait(self._period - time.time() % self._period):
-            self._publish()
-
     def _publish(self) -> None:
         now = math.floor(time.time() / self._period)
         with self._lock:
@@ -148,7 +142,7 @@ class Meter:
             for first in range(0, len(data), 500):
                 metrics.put_metric_data(Namespace=namespace, MetricData=data[first : first + 500])
         except Exception as error:
-            if not self._stopping.is_set():
+            if not self._thread.stopping.is_set():
                 log.error("metrics of endpoints could not be published: %s", error)
 
 
