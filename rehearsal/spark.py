@@ -56,7 +56,7 @@ def variables(folder: Path, settings: Mapping[str, str], *, archived: bool = Tru
     """Write Spark's settings below `folder`, where its temporary files go as well; the environment variables with
     which the image's interpreter runs a script that asks for a Spark session."""
     archive = class_archive() if archived else None
-    return _variables(folder, settings, [f"-XX:SharedArchiveFile={archive}"] if archive else [])
+    return _variables(folder, settings, [f'"-XX:SharedArchiveFile={archive}"'] if archive else [])
 
 
 def class_archive() -> Path | None:
@@ -75,7 +75,7 @@ def _make(archive: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="spark-classes-") as name:
         folder = Path(name)
         keeping = [f"-XX:SharedArchiveFile={base}", f"-XX:ArchiveClassesAtExit={unfinished}"]
-        given = _variables(folder, s3_as_folders(folder / "s3", ["data"]), keeping)
+        given = _variables(folder, s3_as_folders(folder / "s3", ["data"]), [f'"{option}"' for option in keeping])
         java = [str(Path(given["JAVA_HOME"]) / "bin" / "java"), *_JAVA_OPTIONS, "-Xshare:dump", keeping[0]]
         script = [str(interpreter(IMAGE)), str(Path(__file__).with_name("spark_classes.py"))]
         try:
@@ -94,7 +94,7 @@ def _variables(folder: Path, settings: Mapping[str, str], java_options: list[str
     for each in (conf, temporary):
         each.mkdir(parents=True, exist_ok=True)
     told = conf / "log4j2.properties"
-    ours = [f"-Djava.io.tmpdir={temporary}", f"-Dlog4j2.configurationFile={told}"]
+    ours = [f'"-Djava.io.tmpdir={temporary}"', f'"-Dlog4j2.configurationFile={told}"']
     java = " ".join((*_JAVA_OPTIONS, *java_options, *ours))
     given = {**_SETTINGS, "spark.driver.extraJavaOptions": java, "spark.local.dir": str(temporary), **settings}
     (conf / "spark.properties").write_text("".join(f"{name} {value}\n" for name, value in given.items()))

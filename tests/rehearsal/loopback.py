@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from botocore.config import Config
 
 from rehearsal.service import Caller, Params, Permission, Service, ServiceError, model
 from rehearsal.store import Store
+from tests.rehearsal.waiting import until
 
 ACCOUNT, REGION = "000000000000", "us-east-1"
 
@@ -109,7 +109,7 @@ def serve(*services: type[Service], tmp_path: Path, time_scale: float = 60.0) ->
         server = uvicorn.Server(uvicorn.Config(_application(cloud), log_level="error", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        _wait_until(lambda: server.started)
+        until(lambda: server.started, "the server did not start")
         try:
             for service in cloud.services:
                 service.start()
@@ -120,14 +120,6 @@ def serve(*services: type[Service], tmp_path: Path, time_scale: float = 60.0) ->
             server.should_exit = True
             thread.join(10)
             cloud.store.close()
-
-
-def _wait_until(condition: Any, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        time.sleep(0.02)
 
 
 def _application(cloud: Loopback) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,24 +131,21 @@ class Registry:
     def settle(self, version: int, status: str) -> None:
         """Wait until that version is live everywhere, has that status, and nothing runs any more."""
         everywhere = ("staging", "production")
-        self._until(lambda: self.package(version)["ModelApprovalStatus"] == status
-                    and all(self.live(environment) == version for environment in everywhere)
-                    and self.rests())  # fmt: skip
+        until(lambda: self.package(version)["ModelApprovalStatus"] == status
+              and all(self.live(environment) == version for environment in everywhere)
+              and self.rests(), self._everything)  # fmt: skip
 
-    def rejected(self, version: int, seconds: float = 60) -> str:
+    def rejected(self, version: int) -> str:
         """Wait until a version was rejected and nothing runs any more; why."""
-        self._until(lambda: self.package(version)["ModelApprovalStatus"] == "Rejected" and self.rests(), seconds)
+        until(lambda: self.package(version)["ModelApprovalStatus"] == "Rejected" and self.rests(), self._everything)
         return str(self.package(version)["ApprovalDescription"])
 
-    def _until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
-        try:
-            until(condition, seconds)
-        except AssertionError:
-            found = self.at.client("sagemaker").list_model_packages(ModelPackageGroupName=GROUP)
-            packages = [self.package(row["ModelPackageVersion"]) for row in found["ModelPackageSummaryList"]]
-            told = [(one["ModelPackageVersion"], one["ModelApprovalStatus"], one.get("ApprovalDescription"))
-                    for one in packages]  # fmt: skip
-            raise AssertionError(f"live: {self.live('staging')}, {self.live()}; versions: {told}") from None
+    def _everything(self) -> str:
+        found = self.at.client("sagemaker").list_model_packages(ModelPackageGroupName=GROUP)
+        packages = [self.package(row["ModelPackageVersion"]) for row in found["ModelPackageSummaryList"]]
+        told = [(one["ModelPackageVersion"], one["ModelApprovalStatus"], one.get("ApprovalDescription"))
+                for one in packages]  # fmt: skip
+        return f"live: {self.live('staging')}, {self.live()}; versions: {told}"
 
     def _put(self, key: str, content: bytes) -> str:
         s3 = self.at.client("s3")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,11 +20,11 @@ from rehearsal.server import Running
 from tests.conftest import ACCOUNTS, Assembly
 from tests.rehearsal.daemon import running
 from tests.rehearsal.serving import OF_THE_PLATFORM, packed
+from tests.rehearsal.waiting import until
 
 REGION = "eu-west-1"
 IMAGE = f"141502667606.dkr.ecr.{REGION}.amazonaws.com/sagemaker-xgboost:3.2-0"
 ARTIFACTS = f"pushline-artifacts-{ACCOUNTS['training']}-{REGION}"
-SECONDS = 90
 REFUSED = r"403|Access ?Denied|Forbidden"
 
 
@@ -67,10 +66,7 @@ class Accounts:
         return next(row["version"] for row in rows if row["environment"] == environment)
 
     def released(self, environment: str, version: int) -> None:
-        deadline = time.monotonic() + SECONDS
-        while self.live(environment) != version:
-            assert time.monotonic() < deadline, self.reasons()
-            time.sleep(0.5)
+        until(lambda: self.live(environment) == version, self.reasons)
 
     def reasons(self) -> list[Any]:
         return [row["reason"] for row in status.releases(self.client_of, self.landscape.model("flight_delay"))]

@@ -64,7 +64,7 @@ def test_a_version_whose_server_crashes_or_answers_in_another_shape_stops_in_sta
 def test_a_version_that_never_answers_ping_stops_in_staging(registry: Registry) -> None:
     """Its process lives and is given up at the endpoint config's own limit."""
     live = registry.live()
-    reason = registry.rejected(registry.register(HANGS), STARTUP_SECONDS + 60)
+    reason = registry.rejected(registry.register(HANGS))
     assert "did not pass the ping health check" in reason
     assert {registry.live("staging"), registry.live()} == {live}
 
@@ -99,7 +99,7 @@ def stopped_in_production(registry: Registry, script: str, alarms: str, *payload
         version = registry.register(script, instances=(2, 3))
         until(lambda: registry.package(version)["ModelApprovalStatus"] == "Rejected")
     with asking(registry, *payloads) as after:
-        reason = registry.rejected(version, 120)
+        reason = registry.rejected(version)
     assert re.search(f"the alarms? {GROUP}-production-({alarms})-.* went to ALARM", reason), reason
     assert [(answerers(tally), tally.failed) for tally in after] == [({live}, 0)] * len(payloads)
     registry.settle(live, "Approved")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from rehearsal import audit
 from rehearsal.server import Running
 from rehearsal.service import Caller, Params, Permission, Response, Route, Service, arn
 from tests.rehearsal.daemon import make_role, open_queue
+from tests.rehearsal.waiting import until
 
 
 class Repositories(Service):
@@ -137,7 +137,7 @@ def test_logs_and_events_of_a_service_arrive(start: Callable[..., Running]) -> N
     events.put_targets(Rule="deleted", Targets=[{"Id": "1", "Arn": "arn:aws:sqs:us-east-1:000000000000:events"}])
     cloud.client("codecommit").delete_repository(repositoryName="pushline")
     assert sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]
-    assert eventually(lambda: _messages(cloud, "/repositories", "pushline")) == ["deleted\nwholly"]
+    assert until(lambda: _messages(cloud, "/repositories", "pushline")) == ["deleted\nwholly"]
 
 
 def test_a_route_outside_the_aws_protocols_reaches_its_service(start: Callable[..., Running]) -> None:
@@ -146,14 +146,6 @@ def test_a_route_outside_the_aws_protocols_reaches_its_service(start: Callable[.
     cloud = start(Repositories)
     with urllib.request.urlopen(f"{cloud.endpoint}/v1/repos/pushline/info/refs?service=git-upload-pack") as answer:
         assert answer.read() == b"GET /v1/repos/pushline/info/refs?service=git-upload-pack"
-
-
-def eventually(read: Callable[[], Any], seconds: float = 20) -> Any:
-    """The first truthy value of `read`, or its last value when the time is over."""
-    deadline = time.monotonic() + seconds
-    while not (value := read()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value
 
 
 def _messages(cloud: Running, group: str, stream: str) -> list[str]:

@@ -18,6 +18,7 @@ from rehearsal.codebuild import CodeBuild
 from rehearsal.codebuild.artifacts import ArtifactError, pack, unpack
 from rehearsal.codebuild.buildspec import Artifact, BuildspecError, parse
 from tests.rehearsal.loopback import Loopback, serve
+from tests.rehearsal.waiting import until
 
 ROLE = "arn:aws:iam::000000000000:role/build"
 ENVIRONMENT: dict[str, Any] = {
@@ -46,14 +47,12 @@ def build(cloud: Loopback, buildspec: str, name: str, **override: Any) -> dict[s
     return finished(cloud, started["id"])
 
 
-def finished(cloud: Loopback, build_id: str, seconds: float = 60) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def finished(cloud: Loopback, build_id: str) -> dict[str, Any]:
+    def look() -> Any:
         [found] = cloud.client("codebuild").batch_get_builds(ids=[build_id])["builds"]
-        if found["buildComplete"]:
-            return dict(found)
-        time.sleep(0.05)
-    raise TimeoutError(build_id)
+        return found if found["buildComplete"] else None
+
+    return dict(until(look, f"{build_id} still runs"))
 
 
 def lines(cloud: Loopback, name: str) -> list[str]:
@@ -224,7 +223,7 @@ def test_nothing_of_a_build_outlives_a_killed_rehearsal(tmp_path: Path) -> None:
         "from rehearsal.codebuild.shell import Shell\n"
         "place = pathlib.Path(sys.argv[1])\n"
         "shell = Shell('sh', place, place, {'PATH': '/usr/bin:/bin'}, print, time.time() + 60)\n"
-        "shell.run('echo $$ > pid; sleep 60')\n"
+        "shell.run('echo $$ > pid; sleep 3600')\n"
     )
     place = tmp_path / "pid"
     daemon = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
@@ -233,10 +232,7 @@ def test_nothing_of_a_build_outlives_a_killed_rehearsal(tmp_path: Path) -> None:
     pid = int(place.read_text())
     daemon.kill()
     daemon.wait()
-    deadline = time.monotonic() + 10
-    while _alive(pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not _alive(pid)
+    until(lambda: not _alive(pid), "the shell outlives the rehearsal")
 
 
 def _alive(pid: int) -> bool:

@@ -17,6 +17,7 @@ from rehearsal.codepipeline import CodePipeline
 from tests.rehearsal.loopback import Loopback, serve
 from tests.rehearsal.test_codebuild import ENVIRONMENT
 from tests.rehearsal.test_codecommit import commit, git
+from tests.rehearsal.waiting import until
 
 ACCOUNT = "000000000000"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/pipeline"
@@ -148,14 +149,12 @@ def execution(cloud: Loopback, pipeline: str, execution_id: str) -> dict[str, An
     return dict(found["pipelineExecution"])
 
 
-def ended(cloud: Loopback, pipeline: str, execution_id: str, seconds: float = 60) -> str:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        status = str(execution(cloud, pipeline, execution_id)["status"])
-        if status not in ("InProgress", "Stopping"):
-            return status
-        time.sleep(0.05)
-    raise TimeoutError(pipeline)
+def ended(cloud: Loopback, pipeline: str, execution_id: str) -> str:
+    def look() -> Any:
+        status = execution(cloud, pipeline, execution_id)["status"]
+        return None if status in ("InProgress", "Stopping") else status
+
+    return str(until(look, f"{pipeline} still runs"))
 
 
 def created(cloud: Loopback, pipeline: dict[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tests.rehearsal.daemon import make_role, open_queue
 from tests.rehearsal.test_codebuild import ENVIRONMENT
 from tests.rehearsal.test_codecommit import commit, git
 from tests.rehearsal.test_codepipeline import BUILDSPEC, declaration
+from tests.rehearsal.waiting import until
 
 ACCOUNT = "000000000000"
 STORE = ["arn:aws:s3:::artifacts/p/*"]
@@ -123,20 +123,19 @@ def with_roles(cloud: Running, pipeline: dict[str, Any], key: str) -> dict[str, 
     return pipeline
 
 
-def outcome(cloud: Running, seconds: float = 60) -> tuple[str, dict[str, Any]]:
+def outcome(cloud: Running) -> tuple[str, dict[str, Any]]:
     """The status of the newest execution once it is over, and the errors of its actions by name."""
-    client, deadline = cloud.client("codepipeline"), time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    client = cloud.client("codepipeline")
+
+    def look() -> Any:
         newest = client.list_pipeline_executions(pipelineName="p")["pipelineExecutionSummaries"][0]
-        if newest["status"] != "InProgress":
-            rows = client.list_action_executions(
-                pipelineName="p", filter={"pipelineExecutionId": newest["pipelineExecutionId"]}
-            )["actionExecutionDetails"]
-            return newest["status"], {
-                row["actionName"]: row["output"]["executionResult"].get("errorDetails") for row in rows
-            }
-        time.sleep(0.1)
-    raise TimeoutError
+        return None if newest["status"] == "InProgress" else newest
+
+    newest = until(look, "the pipeline still runs")
+    rows = client.list_action_executions(
+        pipelineName="p", filter={"pipelineExecutionId": newest["pipelineExecutionId"]}
+    )["actionExecutionDetails"]
+    return newest["status"], {row["actionName"]: row["output"]["executionResult"].get("errorDetails") for row in rows}
 
 
 def test_each_action_works_with_exactly_the_permissions_of_its_role(

@@ -14,6 +14,7 @@ from pathlib import Path
 from rehearsal import server
 from rehearsal.server import Running
 from tests.rehearsal.daemon import make_role, running
+from tests.rehearsal.waiting import PATIENCE_SECONDS, until
 
 OBJECTS = 300
 MOST_THREADS, MOST_PROCESSES = 100, 12
@@ -30,7 +31,7 @@ def test_every_one_of_hundreds_of_new_objects_reaches_the_function(cloud: Runnin
     s3, most_threads, most_processes = cloud.client("s3"), 0, 0
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: s3.put_object(Bucket="storm", Key=f"raw/m/{n:04}", Body=b"x"), range(OBJECTS)))
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while len(arrived := _arrived(cloud)) < OBJECTS and time.monotonic() < deadline:
         most_threads = max(most_threads, _count(cloud.pid, "Threads"))
         most_processes = max(most_processes, len(_children(cloud.pid)))
@@ -54,9 +55,7 @@ def test_an_event_that_a_function_has_accepted_survives_a_kill(tmp_path: Path) -
         server._reap(state)
         with running(state) as again:
             again.client("lambda").delete_function_concurrency(FunctionName="storm")
-            deadline = time.monotonic() + 30
-            while not _arrived(again) and time.monotonic() < deadline:
-                time.sleep(0.2)
+            until(lambda: _arrived(again), "the event was lost")
             assert _arrived(again) == {"before-the-kill"}
 
 

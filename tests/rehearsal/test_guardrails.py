@@ -23,6 +23,7 @@ from rehearsal import assembly as assemblies
 from rehearsal.server import Running
 from tests.conftest import Assembly
 from tests.rehearsal.daemon import make_role, running
+from tests.rehearsal.waiting import until
 from tests.stacks.test_retrain_workflow import REQUEST
 
 FOREIGN_KEY = "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000"
@@ -114,13 +115,13 @@ class Deployed:
 
     def end(self, execution: str) -> dict[str, Any]:
         """The execution once it has ended."""
-        states, deadline = self.cloud.client("stepfunctions"), time.monotonic() + 60
-        while time.monotonic() < deadline:
-            found: dict[str, Any] = states.describe_execution(executionArn=execution)
-            if found["status"] != "RUNNING":
-                return found
-            time.sleep(0.1)
-        raise TimeoutError(execution)
+        states = self.cloud.client("stepfunctions")
+
+        def look() -> Any:
+            found = states.describe_execution(executionArn=execution)
+            return None if found["status"] == "RUNNING" else found
+
+        return dict(until(look, f"{execution} still runs"))
 
 
 @pytest.fixture(scope="module")

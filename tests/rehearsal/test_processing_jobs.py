@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from botocore.exceptions import ClientError
 from rehearsal.sagemaker.processing import ProcessingJobs
 from rehearsal.service import Caller, Params, Permission
 from tests.rehearsal.loopback import ACCOUNT, REGION, Loopback, serve
+from tests.rehearsal.waiting import until
 
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/evaluation"
@@ -78,14 +78,12 @@ def _request(cloud: Loopback, script: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def _ended(cloud: Loopback, seconds: float = 60) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def _ended(cloud: Loopback) -> dict[str, Any]:
+    def look() -> Any:
         job = cloud.client("sagemaker").describe_processing_job(ProcessingJobName="flight-delay-1")
-        if job["ProcessingJobStatus"] not in ("InProgress", "Stopping"):
-            return dict(job)
-        time.sleep(0.1)
-    raise TimeoutError
+        return None if job["ProcessingJobStatus"] in ("InProgress", "Stopping") else job
+
+    return dict(until(look, "the job still runs"))
 
 
 def _log(cloud: Loopback) -> list[str]:
@@ -129,7 +127,7 @@ def test_a_failing_entrypoint_fails_the_job_with_its_exit_code(cloud: Loopback) 
 
 def test_a_job_can_be_stopped(cloud: Loopback) -> None:
     sagemaker = cloud.client("sagemaker")
-    sagemaker.create_processing_job(**_request(cloud, "sleep 60"))
+    sagemaker.create_processing_job(**_request(cloud, "sleep 3600", StoppingCondition={"MaxRuntimeInSeconds": 3600}))
     sagemaker.stop_processing_job(ProcessingJobName="flight-delay-1")
     assert _ended(cloud)["ProcessingJobStatus"] == "Stopped"
     [listed] = sagemaker.list_processing_jobs()["ProcessingJobSummaries"]
@@ -138,7 +136,7 @@ def test_a_job_can_be_stopped(cloud: Loopback) -> None:
 
 def test_a_job_past_its_maximum_runtime_is_ended(cloud: Loopback) -> None:
     cloud.client("sagemaker").create_processing_job(
-        **_request(cloud, "sleep 60", StoppingCondition={"MaxRuntimeInSeconds": 1})
+        **_request(cloud, "sleep 3600", StoppingCondition={"MaxRuntimeInSeconds": 1})
     )
     assert _ended(cloud)["ProcessingJobStatus"] == "Stopped"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from rehearsal import audit
 from rehearsal.server import Running
 from tests.rehearsal.daemon import make_role
+from tests.rehearsal.waiting import until
 
 ACCOUNT = "000000000000"
 EVENTS = "events.amazonaws.com"
@@ -72,13 +71,6 @@ def executions(cloud: Running, arn: str) -> list[Any]:
     return list(cloud.client("stepfunctions").list_executions(stateMachineArn=arn)["executions"])
 
 
-def eventually(read: Callable[[], Any], seconds: float = 10) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := read()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value
-
-
 def refusals(cloud: Running, action: str) -> list[str]:
     return [entry["principal"] for entry in audit.read(cloud.state_dir, denied=True) if entry["action"] == action]
 
@@ -96,7 +88,7 @@ def test_a_state_machine_is_started_by_the_targets_role(cloud: Running) -> None:
         },
     )
     send(cloud, "start", {"who": "flight_delay"})
-    started = eventually(lambda: executions(cloud, arn))
+    started = until(lambda: executions(cloud, arn))
     described = cloud.client("stepfunctions").describe_execution(executionArn=started[0]["executionArn"])
     assert json.loads(described["input"]) == {"model": "flight_delay"}
 
@@ -111,7 +103,7 @@ def test_a_target_whose_role_may_not_is_not_called(cloud: Running, trusted: str,
     rule(cloud, name, {"Arn": arn, "RoleArn": role})
     wanted = "states:StartExecution" if trusted == EVENTS else "sts:AssumeRole"
     send(cloud, name, {})
-    assert eventually(lambda: refusals(cloud, wanted))
+    until(lambda: refusals(cloud, wanted))
     assert executions(cloud, arn) == []
 
 
@@ -123,7 +115,7 @@ def test_a_queue_takes_events_only_as_its_policy_says(cloud: Running) -> None:
     send(cloud, "open", {"a": 1})
     send(cloud, "closed", {"a": 1})
     assert received(cloud, url) == [{"a": 1}]
-    assert eventually(lambda: EVENTS in refusals(cloud, "sqs:SendMessage"))
+    until(lambda: EVENTS in refusals(cloud, "sqs:SendMessage"))
     assert received(cloud, closed_url, 0) == []
 
 
@@ -147,9 +139,7 @@ def test_a_target_that_is_not_rehearsed_is_refused_in_the_log(cloud: Running) ->
     rule(cloud, "batch", {"Arn": f"arn:aws:batch:us-east-1:{ACCOUNT}:job-queue/q"})
     send(cloud, "batch", {})
     log = cloud.state_dir / "server.log"
-    assert eventually(
-        lambda: "targets like arn:aws:batch:us-east-1:000000000000:job-queue/q are not rehearsed" in log.read_text()
-    )
+    until(lambda: "targets like arn:aws:batch:us-east-1:000000000000:job-queue/q are not rehearsed" in log.read_text())
 
 
 def test_a_schedule_fires_on_the_scaled_clock_and_not_again_at_once(cloud: Running) -> None:

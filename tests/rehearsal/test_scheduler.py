@@ -19,6 +19,7 @@ from rehearsal.scheduler.expression import InvalidExpression, first_time, next_t
 from rehearsal.scheduler.invocation import retry_at
 from rehearsal.server import Running
 from tests.rehearsal.daemon import make_role, running
+from tests.rehearsal.waiting import until
 
 ACCOUNT = "000000000000"
 PRINCIPAL = "scheduler.amazonaws.com"
@@ -53,6 +54,12 @@ def inputs(cloud: Running, arn: str) -> list[Any]:
     return [json.loads(states.describe_execution(executionArn=row["executionArn"])["input"]) for row in found]
 
 
+def starts(cloud: Running, arn: str) -> list[dt.datetime]:
+    """When its executions began, the first one first."""
+    found = cloud.client("stepfunctions").list_executions(stateMachineArn=arn)["executions"]
+    return sorted(row["startDate"] for row in found)
+
+
 def at(seconds: float) -> str:
     moment = dt.datetime.fromtimestamp(time.time() + seconds, dt.UTC)
     return f"at({moment:%Y-%m-%dT%H:%M:%S})"
@@ -63,13 +70,6 @@ def create(cloud: Running, name: str, expression: str, goal: dict[str, Any], **m
         Name=name, ScheduleExpression=expression, FlexibleTimeWindow=OFF, Target=goal, **more
     )
     return str(made["ScheduleArn"])
-
-
-def eventually(read: Callable[[], Any], seconds: float = 15) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := read()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return value
 
 
 def refused(call: Callable[..., Any], **arguments: Any) -> str:
@@ -88,9 +88,10 @@ def test_a_one_time_schedule_fires_once_with_its_context_and_is_gone(cloud: Runn
     )
     expression = at(60)  # a second at time scale 60
     arn = create(cloud, "once", expression, goal, ActionAfterCompletion="DELETE")
-    assert eventually(lambda: inputs(cloud, goal["Arn"])) == [{"time": expression[3:-1] + "Z", "of": arn}]
+    assert until(lambda: inputs(cloud, goal["Arn"])) == [{"time": expression[3:-1] + "Z", "of": arn}]
+    assert dt.datetime.now(dt.UTC) < dt.datetime.fromisoformat(expression[3:-1] + "Z"), "the clock is not scaled"
     scheduler = cloud.client("scheduler")
-    assert eventually(lambda: not scheduler.list_schedules(NamePrefix="once")["Schedules"])
+    until(lambda: not scheduler.list_schedules(NamePrefix="once")["Schedules"])
     assert refused(scheduler.get_schedule, Name="once") == "ResourceNotFoundException"
     entries = [entry for entry in audit.read(cloud.state_dir) if entry["resource"] == goal["Arn"]]
     assert [entry["principal"] for entry in entries if entry["action"] == "states:StartExecution"] == [
@@ -101,7 +102,7 @@ def test_a_one_time_schedule_fires_once_with_its_context_and_is_gone(cloud: Runn
 def test_a_one_time_schedule_that_is_kept_does_not_fire_again(cloud: Running) -> None:
     goal = target(cloud, "kept")
     create(cloud, "kept", at(30), goal)
-    (sent,) = eventually(lambda: inputs(cloud, goal["Arn"]))
+    (sent,) = until(lambda: inputs(cloud, goal["Arn"]))
     assert (sent["source"], sent["detail-type"]) == ("aws.scheduler", "Scheduled Event")
     time.sleep(0.5)
     assert len(inputs(cloud, goal["Arn"])) == 1
@@ -119,7 +120,8 @@ def test_the_same_client_token_makes_nothing_twice(cloud: Running) -> None:
 def test_a_rate_fires_at_once_and_again_on_the_scaled_clock(cloud: Running) -> None:
     goal = target(cloud, "rate")
     create(cloud, "rate", "rate(1 minute)", goal)
-    assert eventually(lambda: len(inputs(cloud, goal["Arn"])) >= 2)
+    first, second, *_ = until(lambda: len(found := starts(cloud, goal["Arn"])) >= 2 and found)
+    assert second - first < dt.timedelta(minutes=1), "the clock is not scaled"
     cloud.client("scheduler").update_schedule(
         Name="rate", ScheduleExpression="rate(1 minute)", FlexibleTimeWindow=OFF, Target=goal, State="DISABLED"
     )
@@ -140,7 +142,7 @@ def test_a_function_is_invoked_and_an_event_put_by_the_targets_role(cloud: Runni
     events.put_targets(Rule="ticks", Targets=[{"Id": "1", "Arn": arn, "RoleArn": starter, "InputPath": "$.detail"}])
     goal = {"Arn": bus, "RoleArn": role, "EventBridgeParameters": {"Source": "ours.clock", "DetailType": "tick"}}
     create(cloud, "bus", at(30), {**goal, "Input": '{"n": 1}'})
-    assert eventually(lambda: inputs(cloud, arn)) == [{"n": 1}]
+    assert until(lambda: inputs(cloud, arn)) == [{"n": 1}]
 
 
 def test_what_can_not_be_invoked_goes_to_the_dead_letter_queue(cloud: Running) -> None:
@@ -181,7 +183,7 @@ def test_a_role_that_may_not_is_refused_and_audited(cloud: Running, trusted: str
     def seen() -> list[Any]:
         return [entry for entry in audit.read(cloud.state_dir, denied=True) if name in json.dumps(entry)]
 
-    assert [entry["action"] for entry in eventually(seen)] == [denied]
+    assert [entry["action"] for entry in until(seen)] == [denied]
     assert inputs(cloud, arn) == []
 
 
@@ -199,8 +201,12 @@ def test_a_trust_policy_can_name_the_group_of_the_schedules(cloud: Running, grou
         RoleName=f"of-{group}-caller", PolicyDocument=json.dumps({"Statement": [allowed]})
     )
     create(cloud, f"of-{group}", at(30), goal, GroupName=group, ActionAfterCompletion="DELETE")
-    assert eventually(lambda: not scheduler.list_schedules(NamePrefix=f"of-{group}")["Schedules"])
-    assert bool(eventually(lambda: inputs(cloud, goal["Arn"]), 2)) == reached
+    until(lambda: not scheduler.list_schedules(NamePrefix=f"of-{group}")["Schedules"])
+    if reached:
+        until(lambda: inputs(cloud, goal["Arn"]))
+    else:
+        time.sleep(2)
+        assert not inputs(cloud, goal["Arn"])
 
 
 def test_creating_takes_permission_on_the_schedule_and_on_passing_the_role(cloud: Running) -> None:
@@ -334,14 +340,14 @@ def test_a_kill_neither_fires_a_schedule_again_nor_loses_one(tmp_path: Path) -> 
         goal, missed = target(cloud, "before"), target(cloud, "while-down")
         create(cloud, "before", at(5), goal)
         create(cloud, "while-down", at(60), missed)
-        assert eventually(lambda: inputs(cloud, goal["Arn"]))
+        until(lambda: inputs(cloud, goal["Arn"]))
         time.sleep(1.2)  # what the embedded AWS keeps is written half a second after a change
         assert not inputs(cloud, missed["Arn"])
         os.kill(cloud.pid, signal.SIGKILL)
         server._reap(state)
         time.sleep(1.5)
         with running(state, time_scale=20) as again:
-            assert eventually(lambda: inputs(again, missed["Arn"]))
+            until(lambda: inputs(again, missed["Arn"]))
             time.sleep(0.5)
             assert len(inputs(again, missed["Arn"])) == 1
             assert len(inputs(again, goal["Arn"])) == 1

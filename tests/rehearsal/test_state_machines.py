@@ -14,6 +14,7 @@ from rehearsal.cloud import sdk_calls
 from rehearsal.cloud.sdk_calls import TaskFailed
 from rehearsal.server import Running
 from tests.rehearsal.daemon import make_role
+from tests.rehearsal.waiting import until
 
 S3_ALL = {"Action": "s3:*", "Resource": ["arn:aws:s3:::data", "arn:aws:s3:::data/*"]}
 
@@ -41,14 +42,12 @@ class Machines:
     def start(self, machine: str) -> str:
         return str(self.states.start_execution(stateMachineArn=machine, input="{}")["executionArn"])
 
-    def finish(self, execution: str, seconds: float = 30) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found: dict[str, Any] = self.states.describe_execution(executionArn=execution)
-            if found["status"] != "RUNNING":
-                return found
-            time.sleep(0.05)
-        raise TimeoutError(execution)
+    def finish(self, execution: str) -> dict[str, Any]:
+        def look() -> Any:
+            found = self.states.describe_execution(executionArn=execution)
+            return None if found["status"] == "RUNNING" else found
+
+        return dict(until(look, f"{execution} still runs"))
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +164,7 @@ def test_a_stopped_execution_stops_what_it_waits_for(machines: Machines) -> None
     while not (started := machines.states.list_executions(stateMachineArn=child)["executions"]):
         time.sleep(0.05)
     machines.states.stop_execution(executionArn=execution, cause="enough")
-    assert machines.finish(started[0]["executionArn"], 8)["status"] == "ABORTED"
+    assert machines.finish(started[0]["executionArn"])["status"] == "ABORTED"
     assert machines.finish(execution)["status"] == "ABORTED"
 
 

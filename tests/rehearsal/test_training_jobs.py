@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from botocore.exceptions import ClientError
 from rehearsal.sagemaker.training import TrainingJobs
 from rehearsal.service import Caller, Params, Permission
 from tests.rehearsal.loopback import ACCOUNT, REGION, Loopback, serve
+from tests.rehearsal.waiting import until
 
 IMAGE = "683313688378.dkr.ecr.us-east-1.amazonaws.com/sagemaker-xgboost:3.2-0"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/training"
@@ -94,14 +94,12 @@ def _request(cloud: Loopback, script: str, **changes: Any) -> dict[str, Any]:
     }
 
 
-def _ended(cloud: Loopback, name: str = "flight-delay-1", seconds: float = 60) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def _ended(cloud: Loopback, name: str = "flight-delay-1") -> dict[str, Any]:
+    def look() -> Any:
         job = cloud.client("sagemaker").describe_training_job(TrainingJobName=name)
-        if job["TrainingJobStatus"] not in ("InProgress", "Stopping"):
-            return dict(job)
-        time.sleep(0.1)
-    raise TimeoutError(name)
+        return None if job["TrainingJobStatus"] in ("InProgress", "Stopping") else job
+
+    return dict(until(look, f"{name} still runs"))
 
 
 def _log(cloud: Loopback) -> list[str]:
@@ -110,10 +108,7 @@ def _log(cloud: Loopback) -> list[str]:
 
 
 def _wait_for_line(cloud: Loopback, line: str) -> None:
-    deadline = time.monotonic() + 30
-    while not any(line in stream.lines for stream in cloud.streams.values()):
-        assert time.monotonic() < deadline, f"no line {line!r}"
-        time.sleep(0.05)
+    until(lambda: any(line in stream.lines for stream in cloud.streams.values()), f"no line {line!r}")
 
 
 def _archive(cloud: Loopback, uri: str) -> tarfile.TarFile:
@@ -166,7 +161,7 @@ def test_a_failing_script_fails_the_job_and_names_the_error(cloud: Loopback) -> 
 
 
 def test_a_job_past_its_maximum_runtime_is_stopped_and_keeps_its_model(cloud: Loopback) -> None:
-    script = "import os, pathlib, time\npathlib.Path(os.environ['SM_MODEL_DIR'], 'm').write_text('x')\ntime.sleep(60)"
+    script = "import os, pathlib, time\npathlib.Path(os.environ['SM_MODEL_DIR'], 'm').write_text('x')\ntime.sleep(3600)"
     cloud.client("sagemaker").create_training_job(
         **_request(cloud, script, StoppingCondition={"MaxRuntimeInSeconds": 2})
     )
@@ -179,8 +174,8 @@ def test_a_job_past_its_maximum_runtime_is_stopped_and_keeps_its_model(cloud: Lo
 def test_a_stopped_job_ends_with_everything_it_started(cloud: Loopback) -> None:
     script = (
         "import signal, subprocess, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        "print('pid', child.pid)\nprint('ready')\ntime.sleep(60)"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'])\n"
+        "print('pid', child.pid)\nprint('ready')\ntime.sleep(3600)"
     )
     sagemaker = cloud.client("sagemaker")
     sagemaker.create_training_job(**_request(cloud, script))
@@ -189,10 +184,7 @@ def test_a_stopped_job_ends_with_everything_it_started(cloud: Loopback) -> None:
     job = _ended(cloud)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "Stopped")
     pid = next(line for line in _log(cloud) if line.startswith("pid ")).split()[1]
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split()[2])
 
 
 def test_checkpoints_come_from_s3_and_go_back(cloud: Loopback) -> None:

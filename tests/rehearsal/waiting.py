@@ -10,10 +10,10 @@ PATIENCE_SECONDS = 600
 """When a test gives up on what takes seconds: a machine that does other things as well is slow, not broken."""
 
 
-def until(condition: Callable[[], Any], otherwise: str = "it did not happen") -> Any:
-    """Look again and again until the condition holds; what it said then."""
+def until(condition: Callable[[], Any], otherwise: str | Callable[[], object] = "it did not happen") -> Any:
+    """Look again and again until the condition holds; what it said then. `otherwise` tells why it never did."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := condition()):
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.1)
+        assert time.monotonic() < deadline, otherwise() if callable(otherwise) else otherwise
+        time.sleep(0.05)
     return found
