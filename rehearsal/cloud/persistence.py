@@ -26,7 +26,7 @@ from rehearsal.service import Params
 
 log = logging.getLogger("rehearsal")
 SETTLE_SECONDS = 0.5
-IDLE_FACTOR = 10
+IDLE_FACTOR = 30
 """After a save that took t seconds, the next waits at least IDLE_FACTOR times t."""
 LOST = "lost when the rehearsal stopped"
 _FREQUENT = "PutMetricData"
@@ -87,7 +87,7 @@ class StateFiles:
     def _run(self) -> None:
         while not self._closed.is_set():
             self._dirty.wait()
-            time.sleep(SETTLE_SECONDS)
+            self._closed.wait(SETTLE_SECONDS)
             self._dirty.clear()
             self._hurry.clear()
             began = time.monotonic()
