@@ -61,15 +61,19 @@ class Running:
     def client(self, service: str, *, account: str = "", region: str = "", **options: Any) -> Any:
         """A boto3 client of the root of `account`; the embedded AWS takes another account's id as its root's key."""
         key = self.root.access_key if account in ("", self.root.account) else account
-        return boto3.client(
-            service,
-            region or self.root.region,
-            endpoint_url=self.endpoint,
-            **{"config": _CLIENT, "aws_access_key_id": key, "aws_secret_access_key": self.root.secret_key, **options},
-        )
+        given = {"aws_access_key_id": key, "aws_secret_access_key": self.root.secret_key, **options}
+        return _client(service, region or self.root.region, self.endpoint, tuple(given.items()))
 
 
-_CLIENT = Config(retries={"total_max_attempts": 1}, read_timeout=960, s3={"addressing_style": "path"})
+_CONFIG = Config(
+    retries={"total_max_attempts": 1}, read_timeout=960, max_pool_connections=32, s3={"addressing_style": "path"}
+)
+
+
+@functools.lru_cache(maxsize=64)
+def _client(service: str, region: str, endpoint: str, options: tuple[tuple[str, Any], ...]) -> Any:
+    """Kept, with its connections: what waits for something asks again and again."""
+    return boto3.client(service, region, endpoint_url=endpoint, **{"config": _CONFIG, **dict(options)})
 
 
 def up(state_dir: Path, *, port: int = PORT, time_scale: float = 1.0, services: Sequence[str] = ()) -> Running:

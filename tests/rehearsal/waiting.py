@@ -8,12 +8,15 @@ from typing import Any
 
 PATIENCE_SECONDS = 600
 """When a test gives up on what takes seconds: a machine that does other things as well is slow, not broken."""
+MOST_SECONDS = 0.25
+"""Between two looks: what waits longer looks less often, since each look takes the time of what is waited for."""
 
 
 def until(condition: Callable[[], Any], otherwise: str | Callable[[], object] = "it did not happen") -> Any:
     """Look again and again until the condition holds; what it said then. `otherwise` tells why it never did."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline, pause = time.monotonic() + PATIENCE_SECONDS, 0.02
     while not (found := condition()):
         assert time.monotonic() < deadline, otherwise() if callable(otherwise) else otherwise
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(1.2 * pause, MOST_SECONDS)
     return found
