@@ -25,6 +25,7 @@ import boto3
 from botocore.config import Config
 
 from rehearsal.cloud.embedding import Credentials, prepare, root_credentials
+from rehearsal.listening import listen
 from rehearsal.service import Service
 
 PORT = 4566
@@ -278,12 +279,11 @@ def _alone(state_dir: Path) -> Iterator[IO[str]]:
 
 @contextlib.contextmanager
 def _listener(port: int) -> Iterator[socket.socket]:
-    with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(("127.0.0.1", port))
-        except OSError:
-            raise NotStarted(f"port {port} is in use; stop what uses it, or choose another with --port") from None
+    try:
+        listener = listen(port)
+    except OSError:
+        raise NotStarted(f"port {port} is in use; stop what uses it, or choose another with --port") from None
+    with listener:
         yield listener
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import uvicorn
 
+from rehearsal.listening import listen_if_free
 from rehearsal.sagemaker.async_request import Answer
 from rehearsal.sagemaker.fleet import Fleet, Throttled, Unhealthy, Variant
 from rehearsal.sagemaker.instance import Instance
@@ -58,7 +59,7 @@ class Router:
 
     def start(self) -> None:
         """Listen, on the same port as the last time if it is free."""
-        listener = _listen(int((self._store.get(KIND, KEY) or {"port": 0})["port"]))
+        listener = listen_if_free(int((self._store.get(KIND, KEY) or {"port": 0})["port"]))
         self._store.put(KIND, KEY, {"port": listener.getsockname()[1]})
         server = self._server = uvicorn.Server(
             uvicorn.Config(
@@ -275,15 +276,3 @@ async def _body(receive: Receive, limit: int) -> bytes:
         if len(content) > limit:
             raise Refused(413, f"the payload is larger than {limit // 1024 // 1024} MB")
     return bytes(content)
-
-
-def _listen(port: int) -> socket.socket:
-    """A socket on `port`, or on a free one if that is taken."""
-    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-    except OSError:
-        listener.bind(("127.0.0.1", 0))
-    return listener
