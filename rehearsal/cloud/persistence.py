@@ -26,8 +26,8 @@ from rehearsal.service import Params
 
 log = logging.getLogger("rehearsal")
 SETTLE_SECONDS = 0.5
-IDLE_FACTOR = 30
-"""After a save that took t seconds, the next waits at least IDLE_FACTOR times t."""
+IDLE_FACTOR, MOST_IDLE_SECONDS = 30, 3.0
+"""After a save that took t seconds, the next waits IDLE_FACTOR times t; so much a kill may take, and no more."""
 LOST = "lost when the rehearsal stopped"
 _FREQUENT = "PutMetricData"
 """Endpoints send it all the time; metrics are saved with the next other change, and when the rehearsal stops."""
@@ -94,7 +94,7 @@ class StateFiles:
             self.save()
             if self._closed.is_set():
                 return  # `close` saves once more
-            self._hurry.wait((time.monotonic() - began) * IDLE_FACTOR)
+            self._hurry.wait(min(MOST_IDLE_SECONDS, (time.monotonic() - began) * IDLE_FACTOR))
 
     def _watch_requests(self) -> None:
         dispatch: Callable[..., Awaitable[Any]] = ministack._dispatch_service_request

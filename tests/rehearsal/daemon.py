@@ -11,6 +11,7 @@ from typing import Any
 from rehearsal import server
 from rehearsal.server import Running
 from rehearsal.service import Service
+from tests.rehearsal.waiting import until
 
 
 @contextmanager
@@ -24,6 +25,12 @@ def running(state_dir: Path, *services: type[Service], time_scale: float = 60.0)
         raise
     finally:
         server.down(state_dir)
+
+
+def kept(cloud: Running, service: str, *texts: str) -> None:
+    """Wait until the embedded AWS has this on disk, where a kill leaves it: it writes a while after a change."""
+    file = cloud.state_dir / "ministack" / f"{service}.json"
+    until(lambda: file.is_file() and all(text in file.read_text() for text in texts), f"{texts} not in {file}")
 
 
 def make_role(cloud: Running, name: str, trusted: str, *statements: dict[str, Any]) -> str:

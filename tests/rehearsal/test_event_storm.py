@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rehearsal import server
 from rehearsal.server import Running
-from tests.rehearsal.daemon import make_role, running
+from tests.rehearsal.daemon import kept, make_role, running
 from tests.rehearsal.waiting import PATIENCE_SECONDS, until
 
 OBJECTS = 300
@@ -50,7 +50,8 @@ def test_an_event_that_a_function_has_accepted_survives_a_kill(tmp_path: Path) -
         functions.put_function_concurrency(FunctionName="storm", ReservedConcurrentExecutions=0)  # it has to wait
         event = {"detail": {"object": {"key": "before-the-kill"}}}
         functions.invoke(FunctionName="storm", InvocationType="Event", Payload=json.dumps(event).encode())
-        time.sleep(1.2)  # what the embedded AWS keeps is written half a second after a change
+        kept(cloud, "iam", "storm")
+        kept(cloud, "lambda", "storm")
         os.kill(cloud.pid, signal.SIGKILL)
         server._reap(state)
         with running(state) as again:

@@ -18,7 +18,7 @@ from rehearsal import audit, server
 from rehearsal.scheduler.expression import InvalidExpression, first_time, next_time
 from rehearsal.scheduler.invocation import retry_at
 from rehearsal.server import Running
-from tests.rehearsal.daemon import make_role, running
+from tests.rehearsal.daemon import kept, make_role, running
 from tests.rehearsal.waiting import until
 
 ACCOUNT = "000000000000"
@@ -341,7 +341,8 @@ def test_a_kill_neither_fires_a_schedule_again_nor_loses_one(tmp_path: Path) -> 
         create(cloud, "before", at(5), goal)
         create(cloud, "while-down", at(60), missed)
         until(lambda: inputs(cloud, goal["Arn"]))
-        time.sleep(1.2)  # what the embedded AWS keeps is written half a second after a change
+        kept(cloud, "iam", "before-caller", "while-down-caller")
+        kept(cloud, "stepfunctions", "stateMachine:while-down", "execution:before:")
         assert not inputs(cloud, missed["Arn"])
         os.kill(cloud.pid, signal.SIGKILL)
         server._reap(state)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rehearsal import assembly, server
 from rehearsal.server import NotStarted, Running
 from rehearsal.service import Params, Provisioned, ResourceType, Service, Stack
-from tests.rehearsal.daemon import make_role
+from tests.rehearsal.daemon import kept, make_role
 from tests.rehearsal.test_assembly import Repositories, Repository, did, repository, write
 from tests.rehearsal.waiting import until
 
@@ -61,6 +61,17 @@ def kill(at: Running) -> None:
     server._reap(at.state_dir)
 
 
+def stack_kept(at: Running, status: str) -> None:
+    """Wait until the stack S is on disk as this."""
+
+    def look() -> bool:
+        stacks = json.loads((at.state_dir / "ministack" / "cloudformation.json").read_text())["payload"]["stacks"]
+        return any(stack["StackName"] == "S" and stack["StackStatus"] == status for stack in stacks["data"].values())
+
+    kept(at, "cloudformation", status)
+    until(look, f"the stack is not on disk as {status}")
+
+
 @pytest.fixture
 def at(tmp_path: Path) -> Iterator[Running]:
     yield up(tmp_path / "state")
@@ -74,7 +85,8 @@ def test_everything_is_still_there(at: Running, end: Any, tmp_path: Path) -> Non
     s3.put_object(Bucket="data", Key="a/b", Body=b"content")
     role = make_role(at, "keeper", "glue.amazonaws.com")
     assembly.deploy(at, write(tmp_path / "out", "S", {"A": repository("a")}), Console(quiet=True))
-    time.sleep(1.5)
+    kept(at, "iam", "keeper")
+    stack_kept(at, "CREATE_COMPLETE")
     end(at)
     again = up(at.state_dir)
     assert again.client("s3").get_object(Bucket="data", Key="a/b")["Body"].read() == b"content"
@@ -92,7 +104,7 @@ def test_an_update_that_was_killed_is_rolled_back_and_the_stack_stays_usable(at:
     at.client("cloudformation").update_stack(StackName="S", TemplateBody=json.dumps(template))
     while did(at)[-1] != "update b slow":
         time.sleep(0.05)
-    time.sleep(1.5)
+    stack_kept(at, "UPDATE_IN_PROGRESS")
     kill(at)
     again = up(at.state_dir)
     until(lambda: status(again) == "UPDATE_ROLLBACK_COMPLETE")
@@ -126,7 +138,7 @@ def test_a_rollback_that_was_killed_too_is_begun_again(at: Running, tmp_path: Pa
     kill(at)
     again = up(at.state_dir)
     until(lambda: did(again)[-1] == "update b held")
-    time.sleep(1.5)
+    stack_kept(again, "UPDATE_ROLLBACK_IN_PROGRESS")
     kill(again)
     last = up(at.state_dir)
     (at.state_dir / "go-on").touch()
@@ -148,7 +160,7 @@ def test_an_execution_that_was_running_is_reported_as_lost(at: Running) -> None:
         definition=json.dumps({"StartAt": "W", "States": {"W": {"Type": "Wait", "Seconds": 9999, "End": True}}}),
     )
     execution = states.start_execution(stateMachineArn=machine["stateMachineArn"])["executionArn"]
-    time.sleep(1.5)
+    kept(at, "stepfunctions", execution)
     kill(at)
     found = up(at.state_dir).client("stepfunctions").describe_execution(executionArn=execution)
     assert (found["status"], found["cause"]) == ("FAILED", "the execution was lost when the rehearsal stopped")
