@@ -41,7 +41,7 @@ BARELY = {
 }
 """The same of a new model, as `pushline new` writes it."""
 BY_PUSHES_ALONE = {"retraining.on_new_data": False, "retraining.on_drift": False}
-"""Nothing else happens while a test looks: what was loaded would ask for a retraining minutes later."""
+"""Nothing else retrains while a test looks: what was loaded would ask for it minutes later."""
 BETTER = {"training.hyperparameters.num_round": 40, "training.hyperparameters.max_depth": 4}
 TIME_SCALE = 10.0
 _NOT_SOURCE = shutil.ignore_patterns(".*", "__pycache__", "cdk.out", "build", "tests", "bench", "docs")

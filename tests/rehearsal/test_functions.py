@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import time
 import zipfile
 from typing import Any
 
@@ -13,6 +12,7 @@ import pytest
 from rehearsal import audit
 from rehearsal.server import Running
 from tests.rehearsal.daemon import make_role
+from tests.rehearsal.waiting import until
 
 CODE = """
 import os, importlib.util
@@ -103,8 +103,7 @@ def test_a_function_logs_as_far_as_its_role_may(cloud: Running) -> None:
     make(cloud, "mute")
     for name in ("talker", "mute"):
         ask(cloud, name, "modules")
-    time.sleep(0.2)
-    assert "asked for modules" in log_lines(cloud, "talker")
+    until(lambda: "asked for modules" in log_lines(cloud, "talker"), "what the function printed is not in its log")
     assert log_lines(cloud, "mute") == []
     assert any("mute" in e["principal"] for e in audit.read(cloud.state_dir, denied=True))
 

@@ -32,7 +32,9 @@ def test_everything_is_there_after_down_and_up(customers: Scientist, customers_a
     history, answer = retraining_history(customers), customers.live(CUSTOMERS)
     customers.restart()
     after = customers.status()
-    assert without_urls(after) == without_urls(before)
+    # New data that landed has settled since: what became of it is told on top of what was told before.
+    told = after["triggers"][-len(before["triggers"]) :]
+    assert without_urls({**after, "triggers": told}) == without_urls(before)
     assert retraining_history(customers) == history
     assert "ExecutionSucceeded" in history
     assert customers.live(CUSTOMERS) == answer
