@@ -86,6 +86,7 @@ def _make(archive: Path) -> None:
             unfinished.rename(archive)
         except (subprocess.CalledProcessError, OSError) as error:
             log.warning("jobs start without an archive of Spark's classes: %s", getattr(error, "stderr", None) or error)
+            unfinished.unlink(missing_ok=True)
             archive.touch()
 
 
