@@ -17,6 +17,8 @@ from rehearsal.triggers import triggers
 
 SCHEMA = 1
 Row = dict[str, Any]
+_NOTHING_LIVE = ("Creating", "Failed", "Deleting", "OutOfService")
+"""Where an endpoint names the configuration that it was made with, and answers nobody."""
 _REASON_LINES = 6
 _NEWEST_TRIGGERS = 20
 _COLOUR = {
@@ -196,7 +198,7 @@ def _endpoint_row(client: Any, parts: ModelParts, environment: str, packages: li
         ),
         None,
     )
-    return row | _live_row(_live_package(client, endpoint), packages)
+    return row if row["status"] in _NOTHING_LIVE else row | _live_row(_live_package(client, endpoint), packages)
 
 
 def _live_row(live: str | None, packages: list[Row]) -> Row:

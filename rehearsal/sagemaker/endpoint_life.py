@@ -220,6 +220,7 @@ class EndpointLife:
                 if endpoint["live"] != endpoint["pending"]:
                     changes["FailureReason"] = LOST
                 self._settle(made, EndpointStatus="InService", **changes)
+            self._router.expect(made)
             self._later(self._serve_again, made)
 
     def _serve_again(self, made: str) -> None:
@@ -228,6 +229,7 @@ class EndpointLife:
         except (ArtifactError, Unhealthy) as error:
             if not self._stopping.is_set():
                 self._settle(made, EndpointStatus="Failed", FailureReason=str(error), pending=None)
+            self._router.remove(made)
             return
         self._router.switch(made, fleet)
         self._fleets[made] = fleet

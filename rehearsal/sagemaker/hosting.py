@@ -65,9 +65,9 @@ class Hosting(Models):
 
     def start(self) -> None:
         super().start()
+        self._life.start()  # before the router: it says which endpoints are to be waited for
         self.router.start()
         self.meter.start()
-        self._life.start()
         self._queues.start()
 
     def stop(self) -> None:

@@ -34,6 +34,7 @@ MODEL_SECONDS = 60.0
 ENDPOINT_HEADER, VARIANT_HEADER = "x-rehearsal-endpoint", "x-amzn-sagemaker-target-variant"
 _NOT_PASSED_ON = {"host", "connection", "content-length", "transfer-encoding", "expect", ENDPOINT_HEADER}
 _ATTEMPTS = 10
+_EXPECTED_SECONDS = 0.05
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -51,6 +52,7 @@ class Router:
     def __init__(self, store: Store, meter: Meter) -> None:
         self._store, self._meter = store, meter
         self._routes: dict[str, Route] = {}
+        self._expected: set[str] = set()
         self._client: httpx.AsyncClient | None = None
         self._mirror: Mirror | None = None
         self._server: uvicorn.Server | None = None
@@ -80,9 +82,14 @@ class Router:
             self._server.should_exit = True
             self._thread.join(10)
 
+    def expect(self, arn: str) -> None:
+        """What asks for this endpoint waits: it is in service, and its fleet is on its way."""
+        self._expected.add(arn)
+
     def switch(self, arn: str, fleet: Fleet) -> None:
         before = self._routes.get(arn)
         self._routes[arn] = Route(arn, fleet, before.requests if before else 0)
+        self._expected.discard(arn)
 
     def shift(self, arn: str, green: Fleet, shares: dict[str, float]) -> None:
         """Give the new fleet its share of the traffic, beside the live one."""
@@ -96,6 +103,7 @@ class Router:
 
     def remove(self, arn: str) -> None:
         self._routes.pop(arn, None)
+        self._expected.discard(arn)
 
     def instances(self, arn: str) -> int:
         """How many instances of the live fleet can be asked."""
@@ -138,7 +146,7 @@ class Router:
     async def _serve(self, scope: dict[str, Any], receive: Receive) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         headers = {key.decode().lower(): value.decode() for key, value in scope["headers"]}
         name, action = _parse(scope["path"])
-        route = self._route(name, headers.get(ENDPOINT_HEADER))
+        route = await self._route(name, headers.get(ENDPOINT_HEADER))
         body = await _body(receive, min(variant.payload_bytes for variant in route.fleet.variants))
         if action == "invocations":
             route.requests += 1
@@ -152,21 +160,20 @@ class Router:
             made.append((b"x-rehearsal-model-package", variant.plan.package.encode()))
         return answer.status_code, made, answer.content
 
-    def _route(self, name: str, arn: str | None) -> Route:
-        found = (
-            [self._routes[arn]]
-            if arn in self._routes
-            else [route for key, route in self._routes.items() if arn is None and name_of(key) == name]
-        )
-        if not found:
-            raise Refused(404, f"Endpoint {name} is not in service")
+    async def _route(self, name: str, arn: str | None) -> Route:
+        known = {*self._routes, *self._expected}
+        found = sorted({arn} & known if arn else {each for each in known if name_of(each) == name})
         if len(found) > 1:
             raise Refused(
                 409,
-                f"Endpoint {name} is in several accounts or regions; name one in {ENDPOINT_HEADER}: "
-                + ", ".join(route.arn for route in found),
+                f"Endpoint {name} is in several accounts or regions; name one in {ENDPOINT_HEADER}: {', '.join(found)}",
             )
-        return found[0]
+        deadline = time.monotonic() + MODEL_SECONDS
+        while found and found[0] in self._expected and time.monotonic() < deadline:
+            await asyncio.sleep(_EXPECTED_SECONDS)
+        if not found or found[0] not in self._routes:
+            raise Refused(404, f"Endpoint {name} is not in service")
+        return self._routes[found[0]]
 
     async def _forward(
         self,

@@ -17,11 +17,14 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
+from rehearsal import status
+from rehearsal.landscape import ModelParts
+from rehearsal.place import Place
 from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.fleet import PROCESS
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.rehearsal.loopback import Loopback, serve
-from tests.rehearsal.serving import BROKEN, ROLE, configure, packed, same_python, settled
+from tests.rehearsal.serving import BROKEN, DOUBLES, ROLE, configure, packed, same_python, settled
 from tests.rehearsal.waiting import until
 
 UPDATE_LOAD = 400
@@ -58,6 +61,14 @@ def invoke(cloud: Loopback, body: bytes, content_type: str = "application/json",
 def statuses(cloud: Loopback) -> list[str]:
     kind = "SageMaker Endpoint State Change"
     return [event["detail"]["EndpointStatus"] for event in cloud.events if event["detail-type"] == kind]
+
+
+def reported(cloud: Loopback, package: str) -> tuple[str, int | None]:
+    """What `status` says of the endpoint `doubles`: its status, and the version that is live."""
+    parts = ModelParts("doubles", endpoints={"production": "doubles"}, places={"production": Place("", "")})
+    packages = [{"arn": package, "version": int(package.rpartition("/")[2]), "lineage": {}}]
+    (row,) = status.endpoints(lambda service, place=None, /: cloud.client(service), parts, packages)
+    return row["status"], row["version"]
 
 
 def test_an_endpoint_answers_boto3_and_plain_http(cloud: Loopback) -> None:
@@ -169,6 +180,26 @@ def test_a_new_endpoint_that_fails_its_health_check_is_failed(cloud: Loopback) -
     until(lambda: not sagemaker.list_endpoints()["Endpoints"])
 
 
+def test_no_version_is_live_before_the_new_endpoint_answers(cloud: Loopback, tmp_path: Path) -> None:
+    package, go = "arn:aws:sagemaker:us-east-1:000000000000:model-package/doubles/7", tmp_path / "go"
+    waits = f"while not os.path.exists({str(go)!r}):\n    time.sleep(0.02)\n"
+    configure(cloud, "doubles", packed(script=f"{DOUBLES}\n{waits}"), package=package)
+    cloud.client("sagemaker").create_endpoint(EndpointName="doubles", EndpointConfigName="doubles")
+    assert reported(cloud, package) == ("Creating", None)
+    go.touch()
+    assert settled(cloud, "doubles")["EndpointStatus"] == "InService"
+    assert reported(cloud, package) == ("InService", 7)
+    assert json.loads(invoke(cloud, b"[1]")["Body"].read()) == [2]
+
+
+def test_a_new_endpoint_that_failed_has_no_version_live(cloud: Loopback) -> None:
+    package = "arn:aws:sagemaker:us-east-1:000000000000:model-package/doubles/7"
+    configure(cloud, "doubles", packed(script=BROKEN), package=package)
+    cloud.client("sagemaker").create_endpoint(EndpointName="doubles", EndpointConfigName="doubles")
+    settled(cloud, "doubles")
+    assert reported(cloud, package) == ("Failed", None)
+
+
 def test_an_instance_that_dies_is_replaced_and_nobody_notices(cloud: Loopback) -> None:
     url = live(cloud, instances=2)
     before = {name: document["pid"] for name, document in cloud.store.list(PROCESS)}
@@ -262,14 +293,22 @@ def test_an_endpoint_serves_again_after_a_restart_at_the_same_address(
         before = live(first)
     with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as second:
         assert address(second, "doubles") == before
-        answer = until(lambda: _answered(before))
-        assert answer.json() == [2]
         assert second.client("sagemaker").describe_endpoint(EndpointName="doubles")["EndpointStatus"] == "InService"
+        assert httpx.post(f"{before}/invocations", json=[1], timeout=60).json() == [2]
+    with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as third:
+        assert json.loads(invoke(third, b"[1]")["Body"].read()) == [2]
 
 
-def _answered(url: str) -> httpx.Response | None:
-    answer = httpx.post(f"{url}/invocations", json=[1])
-    return answer if answer.status_code == 200 else None
+def test_an_endpoint_that_can_not_be_served_again_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same_python(monkeypatch)
+    with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as first:
+        url = live(first)
+    (script,) = tmp_path.rglob("inference.py")
+    script.write_text(BROKEN)
+    with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as second:
+        answer = httpx.post(f"{url}/invocations", json=[1], timeout=60)
+        assert (answer.status_code, answer.text) == (404, "Endpoint doubles is not in service")
+        assert settled(second, "doubles")["EndpointStatus"] == "Failed"
 
 
 def test_a_model_whose_artefact_is_missing_is_refused(cloud: Loopback) -> None:
