@@ -24,11 +24,11 @@ def measure() -> Iterator[tuple[str, str, float]]:
                           "models": [{"watch": model.watch} for model in _models()]})  # fmt: skip
     push, models, changed = Push("a" * 40, "b" * 40, NOW), _models(), Changed(frozenset(_paths()))
     runs = [Run(str(n), NOW - n * dt.timedelta(hours=1), "Succeeded", n % 3 == 0) for n in range(1, EXECUTIONS + 1)]
-    requests = concerned(push, models, changed)
+    requests = concerned(push, models, changed, gone=())
     assert len(requests) == MODELS
     floor = _median(lambda: json.loads(answers))
     yield "parsing the APIs' answers (floor)", _shown(floor), 1.0
-    routing = _median(lambda: concerned(push, models, changed))
+    routing = _median(lambda: concerned(push, models, changed, gone=()))
     yield "routing", _shown(routing), routing / floor
     deciding = _median(lambda: _decided(requests, models, runs))
     yield "deciding on each model", _shown(deciding), deciding / floor

@@ -27,6 +27,12 @@ def about_more(names: Sequence[str]) -> str:
             f"model_code/{names[-1]}; those with a model.yaml wait for a cdk deploy")  # fmt: skip
 
 
+def about_unfit(name: str) -> str:
+    """A folder with a model.yaml whose name no stack can have."""
+    return (f"model_code/{name} can't be a model: its name must be lower case letters, digits and underscores, begin "
+            "with a letter and have at most 26 characters; rename the folder")  # fmt: skip
+
+
 def about_gone(name: str) -> str:
     """A model whose stacks remain."""
     return f"there is no model_code/{name}/model.yaml any more; cdk destroy '{_title(name)}-*' removes it"

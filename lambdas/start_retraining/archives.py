@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 
 from lambdas.start_retraining.events import Ignored, Place, Push, Watched
 from lambdas.start_retraining.route import MODELS, Changed
-from lambdas.start_retraining.routed import Routed
+from lambdas.start_retraining.routed import Routed, is_absent
 
 MEMORY = 16 * 1024 * 1024
 """A larger archive is read from disk."""
@@ -51,9 +51,9 @@ class Archives:
         """Whether the folder of models that was pushed has a model.yaml."""
         return f"{MODELS}/{name}/model.yaml" in self._files(push)
 
-    def routed(self, push: Push, owed: Iterable[str]) -> None:
+    def routed(self, push: Push, owed: Iterable[str], gone: Iterable[str]) -> None:
         """What the next push is compared with. Kept last: a push that was not routed to the end is compared again."""
-        self._last.keep(push.commit, owed, files=self._files(push))
+        self._last.keep(push.commit, owed=owed, gone=gone, files=self._files(push))
 
     def any(self) -> bool:
         """Whether anything was ever pushed."""
@@ -63,7 +63,7 @@ class Archives:
         try:
             return str(self._s3.head_object(Bucket=place[0], Key=place[1])["VersionId"])
         except ClientError as error:
-            if error.response["Error"]["Code"] in ("404", "NoSuchKey"):
+            if is_absent(self._s3, place, error):
                 return ""
             raise
 

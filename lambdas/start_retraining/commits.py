@@ -44,9 +44,9 @@ class Commits:
         known = (commit for commit in (self._last.commit, push.old_commit) if commit and self._exists(commit))
         return replace(push, commit=self._head, old_commit=next(known, ""))
 
-    def routed(self, push: Push, owed: Iterable[str]) -> None:
+    def routed(self, push: Push, owed: Iterable[str], gone: Iterable[str]) -> None:
         """What the next push is compared with. Kept last: a push that was not routed to the end is compared again."""
-        self._last.keep(push.commit, owed)
+        self._last.keep(push.commit, owed=owed, gone=gone)
 
     def changed(self, push: Push) -> Changed:
         """What the push changed; everything where no old commit is left to compare with."""

@@ -19,7 +19,7 @@ EVENT_SKEW = dt.timedelta(seconds=5)
 BUSY_WAIT = dt.timedelta(minutes=5)
 """When a start is tried again that CodePipeline had no room for."""
 TURN_WAIT = dt.timedelta(minutes=15)
-"""When a request for older data looks again whether the pipeline is free."""
+"""When a request that hangs on another's execution looks again what became of it."""
 _REASON_LIMIT = 200  # a pipeline variable takes 1,000 characters; the registry's metadata 256
 BY_PEOPLE = ("push", "manual")
 """The cool-down is not for what a person did, and who did it hears when it has to wait."""
@@ -104,8 +104,8 @@ def decide(request: Request, model: Model, runs: Sequence[Run], limits: Limits, 
     now = max(now, request.due or now)
     if unwanted := _unwanted(request, model, now):
         return Ignore(model.name, request.trigger, unwanted)
-    if covering := _covering(request, runs):
-        return Ignore(model.name, request.trigger, f"execution {covering.id} does it: {request.reason}")
+    if done := next((run for run in _covering(request, runs) if _is_enough(run, request)), None):
+        return Ignore(model.name, request.trigger, f"execution {done.id} does it: {request.reason}")
     waits = [wait for wait in _waits(request, model, runs, limits, now) if wait[0] > now]
     if waits:
         until, why = max(waits)
@@ -147,15 +147,22 @@ def _unwanted(request: Request, model: Model, now: dt.datetime) -> str | None:
     return None
 
 
-def _covering(request: Request, runs: Sequence[Run]) -> Run | None:
-    """The execution that does what the request wants, since it began later: on the branch's head, on newest data."""
+def _covering(request: Request, runs: Sequence[Run]) -> list[Run]:
+    """The executions that do what the request wants, since they began later: on the branch's head, on newest data."""
+    if request.trigger == "manual":
+        return []
     good = [run for run in runs if run.good]
-    if request.trigger == "manual" or (request.due is None and request.trigger not in ("push", "drift")):
-        return None
     if good and request.commit and good[0].commit == request.commit and _as_new(request, good[0]):
-        return good[0]
-    skew = EVENT_SKEW if request.due is None else dt.timedelta()
-    return next((run for run in good if run.started > request.asked + skew and _as_new(request, run)), None)
+        return good[:1]
+    told = request.due is None and request.trigger != "schedule"  # by another service's clock
+    after = request.asked + (EVENT_SKEW if told else dt.timedelta())
+    return [run for run in good if run.started > after and _as_new(request, run)]
+
+
+def _is_enough(run: Run, request: Request) -> bool:
+    """Whether nothing is lost if an execution that is under way should fail: who pushed hears of it, a schedule comes
+    again, and an event that is told twice has had its start; new data and drift would never be told again."""
+    return run.status == "Succeeded" or request.trigger in ("push", "schedule") or run.trigger == request.trigger
 
 
 def _last_for_drift(runs: Sequence[Run]) -> Run | None:
@@ -189,6 +196,8 @@ def _waits(request: Request, model: Model, runs: Sequence[Run], limits: Limits,
     if len(trained) >= limits.maximum_per_day:
         yield (trained[-limits.maximum_per_day] + BUDGET_PERIOD,
                f"budget of {limits.maximum_per_day} retrainings a day is used up")  # fmt: skip
+    if may := _covering(request, runs):
+        yield now + TURN_WAIT, f"execution {may[0].id} may do it"
     if request.trigger == "drift" and (last := _last_for_drift(runs)):
         yield last.started + limits.clearing, f"what execution {last.id} was worth shows by then"
     # In the pipeline the newer execution takes the place of one that waits, and this one has older data than that.

@@ -39,14 +39,15 @@ from lambdas.start_retraining.events import (
     Settled,
     Told,
     Watched,
+    is_name,
 )
 from lambdas.start_retraining.later import Event, Schedules
 from lambdas.start_retraining.made import Failed, Made
-from lambdas.start_retraining.route import Changed, Gone, Model, alarmed, concerned, owed
+from lambdas.start_retraining.route import Changed, Gone, Model, alarmed, concerned, gone
 from lambdas.start_retraining.routed import Routed
 
 _DAY = re.compile(r"/dt=(\d{4}-\d{2}-\d{2})/$")
-_NO_ROOM = ("ConcurrentPipelineExecutionsLimitExceededException", "ThrottlingException", "LimitExceededException")
+_NO_ROOM = ("ConcurrentPipelineExecutionsLimitExceededException", "ConflictException", "ThrottlingException")
 """CodePipeline's answers that a later start does not get, after the calls' own retries."""
 LONG = dt.timedelta(hours=1)
 """Who heard already that a request waits hears again only if it is for longer than that."""
@@ -103,11 +104,11 @@ class Door:
     def _push(self, push: Push) -> Iterator[Made]:
         sources = self._sources
         push = sources.placed(push)
-        changed = sources.changed(push)
-        concerns = concerned(push, self._models, changed)
-        concerns += owed(push, self._models, self._routed.owed, concerns)
+        changed = self._while_models_are_read(lambda: sources.changed(push))
+        away = gone(self._models, changed, self._routed.gone)
+        concerns = concerned(push, self._models, changed, away, self._routed.owed)
         made = [*self._each(concerns), *self._new_folders(push, changed)]
-        sources.routed(push, [one.decision.model for one in made if isinstance(one.decision, Failed)])
+        sources.routed(push, [one.decision.model for one in made if isinstance(one.decision, Failed)], away)
         if not made:
             raise Ignored(f"push {push.commit[:8]} touches no model", trigger="push")
         yield from made
@@ -117,7 +118,7 @@ class Door:
         unknown = sorted(changed.folders - {model.name for model in self._models})
         for name in unknown[:NEW_FOLDERS]:
             if self._sources.is_model(push, name):
-                yield self._tell_new(name, push)
+                yield self._tell_new(name, push) if is_name(name) else self._tell_unfit(name)
         if more := unknown[NEW_FOLDERS:]:
             yield self._tell_more(more)
 
@@ -144,6 +145,8 @@ class Door:
             request = self._about_its_model(request)
         self._model(request.model, request.trigger)
         self._refuse_before_the_first_push(request.model, request.trigger)
+        if request.model in self._routed.gone:
+            raise Ignored(advice.about_gone(request.model), model=request.model, trigger=request.trigger)
         if request.trigger == "drift" and request.due is not None:
             request = self._still_drifting(request)
         return self._decide(self._on_newest_data(request) if request.trigger == "data" else request)
@@ -174,6 +177,15 @@ class Door:
     def _models(self) -> list[Model]:
         pages = self._client("ssm").get_paginator("get_parameters_by_path").paginate(Path=self.setting.models_path)
         return [_model(parameter) for page in pages for parameter in page["Parameters"]]
+
+    def _while_models_are_read(self, work: Callable[[], Changed]) -> Changed:
+        """Both take a page after the other, of different services."""
+        self._client("ssm")  # made here, since only using one is safe in threads
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(lambda: self._models)
+            changed = work()
+            reading.result()
+        return changed
 
     def _model(self, name: str, trigger: str) -> Model:
         model = next((model for model in self._models if model.name == name), None)
@@ -277,12 +289,16 @@ class Door:
                    "Nothing else is affected.")  # fmt: skip
         return Made(Ignore(name, "push", advice.about_new(name)))
 
+    def _tell_unfit(self, name: str) -> Made:
+        self._tell("A new folder of a model has a name that no model can have", f"{advice.about_unfit(name)}.")
+        return Made(Ignore(None, "push", advice.about_unfit(name)))
+
     def _tell_more(self, names: Sequence[str]) -> Made:
         self._tell(f"{len(names)} more new folders of models", f"{advice.about_more(names)}.")
         return Made(Ignore(None, "push", advice.about_more(names)))
 
     def _tell(self, subject: str, message: str) -> None:
-        self._client("sns").publish(TopicArn=self.setting.topic, Subject=subject[:100], Message=message)
+        self._client("sns").publish(TopicArn=self.setting.topic, Subject=subject, Message=message)
 
 
 def _model(parameter: Mapping[str, str]) -> Model:

@@ -31,7 +31,8 @@ NONE = "none"
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
-_KEY = re.compile(r"raw/(?P<model>[a-z][a-z0-9_]{0,25})/(?P<rest>.+)")
+_NAME = r"[a-z][a-z0-9_]{0,25}"
+_KEY = re.compile(rf"raw/(?P<model>{_NAME})/(?P<rest>.+)")
 _DATED = re.compile(r"dt=(\d{4}-\d{2}-\d{2})/")
 
 
@@ -158,11 +159,11 @@ def _push(event: Mapping[str, Any], detail: Mapping[str, Any], watched: Watched,
     named = {str(detail.get("repositoryName")), *(str(arn).split(":")[-1] for arn in event.get("resources") or [])}
     if named != {watched.repository} or watched.source_arn not in (event.get("resources") or []):
         raise Ignored(f"the event is not about repository {watched.repository}", trigger="push")
-    if detail.get("event") == "referenceDeleted":
-        raise Ignored("the branch was deleted", trigger="push")
     if (detail.get("referenceType"), detail.get("referenceName")) != ("branch", watched.branch):
         found = f"{detail.get('referenceType')} {detail.get('referenceName')}"
         raise Ignored(f"{found} is not branch {watched.branch}", trigger="push")
+    if detail.get("event") == "referenceDeleted":
+        raise Ignored(f"branch {watched.branch} was deleted", trigger="push")
     commit, old_commit = str(detail.get("commitId") or ""), str(detail.get("oldCommitId") or "")
     if not _COMMIT.fullmatch(commit) or (old_commit and not _COMMIT.fullmatch(old_commit)):
         raise Ignored("the event names no commit", trigger="push")
@@ -238,8 +239,8 @@ def _manual(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: d
 
 def _scheduled(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Request:
     at = str(event["time"])
-    # The scheduled time identifies the firing: Scheduler delivers at least once.
-    return Request(str(detail["model"]), "schedule", f"schedule of {at}", now, at)
+    # The scheduled time identifies the firing, and whatever began since does for it: Scheduler delivers at least once.
+    return Request(str(detail["model"]), "schedule", f"schedule of {at}", min(_time(at, now), now), at)
 
 
 def _look(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now: dt.datetime) -> Look:
@@ -261,6 +262,11 @@ def _deferred(event: Mapping[str, Any], detail: Mapping[str, Any], id: str, now:
 _AWS: Mapping[Any, Callable[..., Told]] = {PUSH: _push, ARRIVAL: _arrival, ALARM: _alarm}
 _OURS: Mapping[Any, Callable[..., Told]] = {MANUAL_SOURCE: _manual, SCHEDULE_SOURCE: _scheduled, LOOK_SOURCE: _look,
                                             SETTLED_SOURCE: _settled, DEFERRED_SOURCE: _deferred}  # fmt: skip
+
+
+def is_name(text: str) -> bool:
+    """Whether a model can be called so."""
+    return bool(re.fullmatch(_NAME, text))
 
 
 def _is_day(text: str) -> bool:

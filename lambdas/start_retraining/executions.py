@@ -19,7 +19,7 @@ def recent(codepipeline: Any, model: Model, request: Request, limits: Limits, no
     longest = max(BUDGET_PERIOD, dt.timedelta(hours=model.cool_down_hours),
                   limits.clearing if request.trigger == "drift" else dt.timedelta())  # fmt: skip
     since = min(now - longest, request.asked)
-    return [_run(codepipeline, model, summary, request) for summary in _summaries(codepipeline, model, since)]
+    return [_run(codepipeline, model, summary) for summary in _summaries(codepipeline, model, since)]
 
 
 def _summaries(codepipeline: Any, model: Model, since: dt.datetime) -> Iterator[Mapping[str, Any]]:
@@ -33,19 +33,19 @@ def _summaries(codepipeline: Any, model: Model, since: dt.datetime) -> Iterator[
         yield summary
 
 
-def _run(codepipeline: Any, model: Model, summary: Mapping[str, Any], request: Request) -> Run:
-    id, started = summary["pipelineExecutionId"], summary["startTime"]
+def _run(codepipeline: Any, model: Model, summary: Mapping[str, Any]) -> Run:
+    id = summary["pipelineExecutionId"]
     commit = next((str(revision["revisionId"]) for revision in summary.get("sourceRevisions", ())), "")
-    # What an execution was asked for matters only where it may do what the request wants, or the alarm wanted before:
-    # one call less for the rest.
-    may_cover = started > request.asked or bool(commit and commit == request.commit)
-    variables = _variables(codepipeline, model, id) if may_cover or request.trigger == "drift" else {}
-    return Run(id, started, summary["status"], _trained(codepipeline, model, summary), commit=commit,
-               trigger=variables.get("Trigger", NONE), as_of=variables.get("AsOf", NONE))  # fmt: skip
+    trained = _trained(codepipeline, model, summary)
+    variables = _variables(codepipeline, model, id) if trained else {}
+    trigger = variables.get("Trigger", NONE)
+    # Whoever releases a change by hand gives no reason, and without one the pipeline ends before it trains.
+    return Run(id, summary["startTime"], summary["status"], trained and trigger != NONE, commit=commit, trigger=trigger,
+               as_of=variables.get("AsOf", NONE))  # fmt: skip
 
 
 def _trained(codepipeline: Any, model: Model, summary: Mapping[str, Any]) -> bool:
-    """Whether it cost a retraining; one that Verify refused cost none."""
+    """Whether it came, or will come, as far as a retraining; one that Verify refused does not."""
     if summary.get("trigger", {}).get("triggerType") == "CreatePipeline" or summary["status"] == "Superseded":
         return False
     if summary["status"] in ("InProgress", "Succeeded"):

@@ -56,29 +56,30 @@ class Changed:
 
 @dataclass(frozen=True)
 class Gone:
-    """A deployed model whose model.yaml the pushed commit does not have any more."""
+    """A deployed model whose model.yaml the pushed commit does not have."""
 
     model: str
 
 
-def concerned(push: Push, models: Sequence[Model], changed: Changed) -> list[Request | Gone]:
-    """One request per model concerned, in the models' order; without an earlier commit every model is."""
+def gone(models: Sequence[Model], changed: Changed, before: Collection[str]) -> frozenset[str]:
+    """The deployed models that the pushed commit does not have, given those that it did not have `before`."""
     if changed.everything is not None:
-        why = f"push {push.commit[:8]}: no earlier commit to compare with"
-        return [_request(push, model, why) if model.name in changed.everything else Gone(model.name)
-                for model in models]  # fmt: skip
-    touched = _touched(models, changed.paths)
-    return [Gone(model.name) if model.declaration in changed.gone - changed.present
-            else _request(push, model, _why(push, touched[model.name]))
-            for model in models if model.name in touched]  # fmt: skip
+        return frozenset(model.name for model in models if model.name not in changed.everything)
+    return frozenset(model.name for model in models if model.declaration not in changed.present
+                     and (model.name in before or model.declaration in changed.gone))  # fmt: skip
 
 
-def owed(push: Push, models: Sequence[Model], names: Collection[str],
-         concerns: Sequence[Request | Gone]) -> list[Request | Gone]:  # fmt: skip
-    """Requests of the models that an earlier push could not be routed to, unless this one concerns them anyway."""
-    why = f"push {push.commit[:8]}: an earlier one could not be routed"
-    done = {concern.model for concern in concerns}
-    return [_request(push, model, why) for model in models if model.name in names and model.name not in done]
+def concerned(push: Push, models: Sequence[Model], changed: Changed, gone: Collection[str],
+              owed: Collection[str] = ()) -> list[Request | Gone]:  # fmt: skip
+    """One for each model concerned, in the models' order: whose files changed, and whom an earlier push is `owed` to;
+    without an earlier commit to compare with, every model."""
+    if changed.everything is not None:
+        why = dict.fromkeys((model.name for model in models), ": no earlier commit to compare with")
+    else:
+        why = dict.fromkeys(owed, ": an earlier one could not be routed")
+        why |= {name: _changes(paths) for name, paths in _touched(models, changed.paths).items()}
+    return [Gone(model.name) if model.name in gone else _request(push, model, why[model.name])
+            for model in models if model.name in why]  # fmt: skip
 
 
 def alarmed(alarm: str, models: Sequence[Model]) -> Model | None:
@@ -107,9 +108,10 @@ def _parents(path: str) -> Iterator[str]:
 
 def _request(push: Push, model: Model, why: str) -> Request:
     # The old commit is in the id so that going back to an earlier commit is a new push.
-    return Request(model.name, "push", why, push.time, f"{push.commit} {push.old_commit}", commit=push.commit)
+    return Request(model.name, "push", f"push {push.commit[:8]}{why}", push.time, f"{push.commit} {push.old_commit}",
+                   commit=push.commit)  # fmt: skip
 
 
-def _why(push: Push, touched: list[str]) -> str:
+def _changes(touched: list[str]) -> str:
     more = f" and {len(touched) - 1} more" if len(touched) > 1 else ""
-    return f"push {push.commit[:8]} changes {touched[0]}{more}"
+    return f" changes {touched[0]}{more}"

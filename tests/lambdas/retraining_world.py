@@ -87,7 +87,7 @@ class Execution:
     status: str = "InProgress"
     commit: str = ""
     trigger: str = "StartPipelineExecution"
-    variables: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=lambda: {"Trigger": "push", "Reason": "as told", "AsOf": "none"})
     stages: tuple[str, ...] = ("Source", "Verify", "Retrain")
 
 
@@ -167,7 +167,7 @@ class World:
 
     def started(self, model: str = "flight_delay") -> list[Execution]:
         """What the function started, oldest first."""
-        return [found for found in self.executions[pipeline(model)][::-1] if found.variables]
+        return [found for found in self.executions[pipeline(model)][::-1] if found.id in self.tokens.values()]
 
     # -- AWS --------------------------------------------------------------------------------------------
 
@@ -277,7 +277,11 @@ class World:
                  if name in AlarmNames and state == StateValue]  # fmt: skip
         return {"MetricAlarms": found}
 
-    def list_objects_v2(self, Bucket: str, Prefix: str, Delimiter: str, ContinuationToken: str = "0") -> Params:
+    def list_objects_v2(self, Bucket: str, Prefix: str, Delimiter: str = "", MaxKeys: int = 1000,
+                        ContinuationToken: str = "0") -> Params:  # fmt: skip
+        if not Delimiter:
+            keys = sorted(key for bucket, key in self.contents if bucket == Bucket and key.startswith(Prefix))
+            return {"Contents": [{"Key": key} for key in keys[:MaxKeys]]}
         assert Bucket == DATA
         rests = sorted({key.removeprefix(Prefix).split(Delimiter)[0] for key in self.objects if key.startswith(Prefix)})
         found = [{"Prefix": f"{Prefix}{rest}{Delimiter}"} for rest in rests]

@@ -116,7 +116,7 @@ def test_a_retraining_for_drift_gets_the_time_to_show_what_it_was_worth() -> Non
 
 
 def test_a_drift_request_is_covered_by_what_began_since_it_arose() -> None:
-    later = run(-MINUTE, id="e1", status="InProgress")
+    later = run(-MINUTE, id="e1")
     assert isinstance(decided(request("drift"), later, now=NOON + 2 * MINUTE), Ignore)
     assert isinstance(decided(request("drift"), run(-MINUTE, status="Failed", trained=False)), Start)
 
@@ -128,6 +128,22 @@ def test_a_push_whose_commit_the_newest_execution_has_is_done_already() -> None:
     ignored = decided(request(), run(-SECOND, id="e1", status="InProgress", commit=NEW), run(HOUR, commit=OLD))
     assert isinstance(ignored, Ignore)
     assert ignored.reason == "execution e1 does it: why"
+
+
+@pytest.mark.parametrize(("trigger", "begun_by", "expected"), [
+    ("push", "schedule", Ignore), ("schedule", "push", Ignore),
+    ("data", "push", Defer), ("drift", "push", Defer), ("data", "data", Ignore), ("drift", "drift", Ignore),
+])  # fmt: skip
+def test_what_nobody_would_tell_again_is_not_left_to_an_execution_that_may_fail(
+    trigger: str, begun_by: str, expected: type
+) -> None:
+    under_way = run(-MINUTE, status="InProgress", trigger=begun_by)
+    assert isinstance(decided(request(trigger), under_way, now=NOON + 2 * MINUTE), expected)
+
+
+def test_an_older_execution_that_succeeded_is_enough_beside_one_that_is_under_way() -> None:
+    under_way, done = run(-2 * MINUTE, status="InProgress", trigger="push"), run(-MINUTE)
+    assert isinstance(decided(request("data"), under_way, done, now=NOON + 3 * MINUTE), Ignore)
 
 
 def test_a_late_event_of_an_older_push_is_done_by_the_execution_of_the_newer() -> None:

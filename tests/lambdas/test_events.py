@@ -68,7 +68,8 @@ def test_what_comes_back_is_what_was_put_off() -> None:
 
 
 @pytest.mark.parametrize(("event", "why"), [
-    (push_event(event="referenceDeleted"), "deleted"),
+    (push_event(event="referenceDeleted"), "branch main was deleted"),
+    (push_event(event="referenceDeleted", referenceName="feature"), "not branch main"),
     (push_event(referenceName="feature"), "not branch main"),
     (push_event(referenceType="tag"), "not branch main"),
     (push_event(repositoryName="other"), "not about repository pushline"),

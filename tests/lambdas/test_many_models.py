@@ -78,3 +78,21 @@ def test_a_thousand_files_over_two_hundred_models_stay_within_the_apis_pages(wor
     assert world.calls == {"GetParametersByPath": 20, "GetBranch": 1, "GetCommit": 1, "GetDifferences": 10,
                            "GetObject": 1, "PutObject": 1,
                            "ListPipelineExecutions": 200, "StartPipelineExecution": 200}  # fmt: skip
+
+
+def test_models_are_read_while_the_repository_is_asked_what_changed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meet = threading.Barrier(2, timeout=30)
+    for name in ("get_parameters_by_path", "get_differences"):
+        monkeypatch.setattr(world, name, _after(meet, getattr(world, name)))
+    assert world.invoke(push_event())[0]["decision"] == "start"
+
+
+def _after(meet: threading.Barrier, ask: Any) -> Any:
+    def answer(**given: Any) -> Params:
+        meet.wait()
+        made: Params = ask(**given)
+        return made
+
+    return answer

@@ -57,10 +57,24 @@ def test_data_that_never_stops_arriving_retrains_after_the_longest_wait(world: W
 def test_a_retraining_by_push_makes_the_data_that_waits_superfluous(world: World) -> None:
     world.invoke(world.land("2026-11-22"))
     world.pass_time(NOON + 20 * MINUTE)
-    world.ran(dt.timedelta(), status="InProgress", id="pushed", variables={"Trigger": "push", "AsOf": "none"})
+    world.ran(dt.timedelta(), id="pushed")
     (decision,) = world.pass_time(NOON + HOUR)
     assert decision["decision"] == "ignore"
     assert decision["reason"].startswith("execution pushed does it")
+
+
+@pytest.mark.parametrize(("becomes", "expected"), [("Succeeded", "ignore"), ("Failed", "start")])
+def test_data_waits_for_what_becomes_of_a_push_that_may_do_for_it(world: World, becomes: str, expected: str) -> None:
+    """Nobody would tell of the data again, if it was left to a push that Verify then refuses."""
+    world.deploy("flight_delay", cool_down_hours=0)
+    world.invoke(world.land("2026-11-22"))
+    world.pass_time(NOON + 20 * MINUTE)
+    push = world.ran(dt.timedelta(), id="pushed", status="InProgress", stages=("Source", "Verify"))
+    *_, waits = world.pass_time(NOON + 40 * MINUTE)
+    assert (waits["decision"], "execution pushed may do it" in waits["reason"]) == ("defer", True)
+    push.status = becomes
+    assert [made["decision"] for made in world.pass_time(NOON + HOUR)] == [expected]
+    assert len(world.started()) == (expected == "start")
 
 
 def test_during_the_cool_down_data_waits_and_the_newest_day_is_taken_then(world: World) -> None:

@@ -59,6 +59,13 @@ def test_the_first_push_starts_what_it_has(world: World) -> None:
     assert "GetDifferences" not in world.calls
 
 
+def test_the_first_push_is_routed_where_s3_says_access_denied_of_what_is_not_there(world: World) -> None:
+    world.refuse["GetObject"] = ["AccessDenied"] * 2
+    assert world.invoke(push_event())[0]["decision"] == "start"
+    with pytest.raises(Exception, match="AccessDenied"):
+        world.invoke(push_event())
+
+
 def test_after_a_forced_push_over_a_commit_that_is_gone_everything_counts_as_changed(world: World) -> None:
     world.commits.remove(OLD)
     world.folders = {"flight_delay": ["model.yaml"]}
@@ -128,6 +135,16 @@ def test_what_a_new_folders_message_says_to_send_starts_it_once_it_is_deployed(w
     world.deploy("taxi_fares")
     (made,) = world.invoke(json.loads(payload))
     assert (made["model"], made["decision"]) == ("taxi_fares", "start")
+
+
+def test_a_new_folder_whose_name_no_model_can_have_is_told_so_in_words_that_sns_takes(world: World) -> None:
+    names = ["x" * 90, "Taxi's fares"]
+    world.folders = {name: ["model.yaml"] for name in names}
+    world.differences = added(*(f"model_code/{name}/model.yaml" for name in names))
+    for made, name in zip(world.invoke(push_event()), sorted(names), strict=True):
+        assert made["reason"].startswith(f"model_code/{name} can't be a model: its name must be lower case letters")
+    assert [len(message["subject"]) < 100 for message in world.messages] == [True, True]
+    assert json.loads(world.contents["artifacts", "source/routed.json"])["commit"] == NEW
 
 
 def test_new_folders_beyond_those_looked_into_are_counted(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lambdas.start_retraining.events import Push, Request
-from lambdas.start_retraining.route import Changed, Gone, Model, alarmed, concerned
+from lambdas.start_retraining.route import Changed, Gone, Model, alarmed, concerned, gone
 from tests.lambdas.retraining_world import NEW, NOON, OLD
 
 PUSH = Push(NEW, OLD, NOON)
@@ -14,7 +14,8 @@ BIKES = Model("bike_demand", "pushline-bike-demand", ("model_code/bike_demand", 
 
 
 def models(changed: Changed) -> list[str]:
-    return [found.model for found in concerned(PUSH, [FLIGHTS, BIKES], changed) if isinstance(found, Request)]
+    away = gone([FLIGHTS, BIKES], changed, ())
+    return [found.model for found in concerned(PUSH, [FLIGHTS, BIKES], changed, away) if isinstance(found, Request)]
 
 
 def wrote(*paths: str) -> Changed:
@@ -38,14 +39,25 @@ def test_a_push_concerns_the_models_whose_folders_it_touches(changed: Changed, e
 
 
 def test_a_model_whose_folder_was_renamed_or_removed_is_gone() -> None:
-    gone = Changed(present=frozenset({"model_code/bikes/model.yaml"}),
-                   gone=frozenset({"model_code/bike_demand/model.yaml"}))  # fmt: skip
-    assert concerned(PUSH, [FLIGHTS, BIKES], gone) == [Gone("bike_demand")]
-    assert concerned(PUSH, [FLIGHTS, BIKES], Changed(everything=frozenset({"flight_delay"})))[1] == Gone("bike_demand")
+    renamed = Changed(present=frozenset({"model_code/bikes/model.yaml"}),
+                      gone=frozenset({"model_code/bike_demand/model.yaml"}))  # fmt: skip
+    for changed in (renamed, Changed(everything=frozenset({"flight_delay"}))):
+        away = gone([FLIGHTS, BIKES], changed, ())
+        assert away == {"bike_demand"}
+        assert concerned(PUSH, [FLIGHTS, BIKES], changed, away)[-1] == Gone("bike_demand")
+
+
+def test_a_gone_model_is_gone_until_its_declaration_is_back() -> None:
+    shared = wrote("model_code/shared/calendar.py")
+    assert gone([FLIGHTS, BIKES], shared, {"bike_demand", "destroyed_since"}) == {"bike_demand"}
+    assert concerned(PUSH, [FLIGHTS, BIKES], shared, {"bike_demand"})[-1] == Gone("bike_demand")
+    assert gone([FLIGHTS, BIKES], wrote("model_code/bike_demand/model.yaml"), {"bike_demand"}) == frozenset()
+    both = Changed(everything=frozenset({"bike_demand", "flight_delay"}))
+    assert gone([FLIGHTS, BIKES], both, {"bike_demand"}) == frozenset()
 
 
 def test_the_reason_names_the_commit_and_the_first_path() -> None:
-    (found,) = concerned(PUSH, [BIKES], wrote("model_code/shared/b.py", "model_code/shared/a.py"))
+    (found,) = concerned(PUSH, [BIKES], wrote("model_code/shared/b.py", "model_code/shared/a.py"), gone=())
     assert isinstance(found, Request)
     assert found.reason == "push aaaaaaaa changes model_code/shared/a.py and 1 more"
 
