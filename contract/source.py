@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from config.document import Problem
 from contract.bundle import packed
@@ -17,14 +17,17 @@ FORBIDDEN = frozenset({"boto3", "botocore", "config", "contract", "lambdas", "re
 def source_problems(root: Path, paths: Sequence[str]) -> list[Problem]:
     """Syntax errors, and imports that would fail where the model runs; `paths` is its folder, then what it watches."""
     problems: list[Problem] = []
-    for path in python_files(root, paths):
+    for path, look in [
+        *((path, _import_problems) for path in python_files(root, paths)),
+        *((path, _left_behind) for path in _packages_above(root, paths)),
+    ]:
         name = path.relative_to(root).as_posix()
         try:
             tree = ast.parse(path.read_bytes(), filename=name)
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             problems.append(_syntax_problem(name, error))
         else:
-            problems += _import_problems(root, paths, path, tree)
+            problems += look(root, paths, path, tree)
     return problems
 
 
@@ -44,7 +47,24 @@ def _syntax_problem(name: str, error: Exception) -> Problem:
     return Problem(name, line, "", f"is not valid Python: {text}")
 
 
-def _import_problems(root: Path, paths: Sequence[str], path: Path, tree: ast.AST) -> Iterator[Problem]:
+def _packages_above(root: Path, paths: Sequence[str]) -> list[Path]:
+    """The `__init__.py` of packages that hold what the model is made of, and are no part of it."""
+    above = {parent for folder in paths for parent in PurePosixPath(folder).parents if parent.name}
+    inner = {parent for parent in above if any(parent.is_relative_to(folder) for folder in paths)}
+    return [path for package in sorted(above - inner) if (path := root / package / "__init__.py").is_file()]
+
+
+def _left_behind(root: Path, paths: Sequence[str], path: Path, tree: ast.Module) -> Iterator[Problem]:
+    """The bundle has such a package empty, and a change of it retrains nobody."""
+    for node in tree.body:
+        if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            name = path.relative_to(root).as_posix()
+            text = "holds code, which stays behind; allowed: a docstring, and the code in a folder that models watch"
+            yield Problem(name, node.lineno, "", text)
+            return
+
+
+def _import_problems(root: Path, paths: Sequence[str], path: Path, tree: ast.Module) -> Iterator[Problem]:
     name = path.relative_to(root).as_posix()
     package = list(path.relative_to(root).parts[:-1])
     for node in ast.walk(tree):

@@ -164,6 +164,24 @@ def test_imports_must_travel_with_the_model(repository: Path, line: str, said: s
     assert all(said is not None and said in problem for problem in found)
 
 
+@pytest.mark.parametrize(
+    ("package", "watched", "said"),
+    [
+        ("model_code", [], True),
+        ("model_code/shared", [], False),
+        ("model_code/shared", ["model_code/shared"], False),
+        ("model_code/shared", ["model_code/shared/weather"], True),
+    ],
+)
+def test_a_package_above_what_travels_may_hold_no_code(
+    repository: Path, package: str, watched: list[str], said: bool
+) -> None:
+    (repository / package / "__init__.py").write_text('"""Shared."""\n\n# Not code.\nSEED = 1\n')
+    found = [str(problem) for problem in source_problems(repository, ["model_code/buy", *watched])]
+    text = f"{package}/__init__.py:4: holds code, which stays behind; allowed: a docstring, and the code in a folder"
+    assert [problem.startswith(text) for problem in found] == [True] * said
+
+
 def test_watched_code_may_be_imported(repository: Path) -> None:
     (repository / "model_code" / "buy" / "extra.py").write_text("from model_code.shared import dates\n")
     assert source_problems(repository, ["model_code/buy", "model_code/shared"]) == []
