@@ -168,8 +168,7 @@ class Router:
                 409,
                 f"Endpoint {name} is in several accounts or regions; name one in {ENDPOINT_HEADER}: {', '.join(found)}",
             )
-        deadline = time.monotonic() + MODEL_SECONDS
-        while found and found[0] in self._expected and time.monotonic() < deadline:
+        while found and found[0] in self._expected:  # as long as a fleet may take to start, or to fail
             await asyncio.sleep(_EXPECTED_SECONDS)
         if not found or found[0] not in self._routes:
             raise Refused(404, f"Endpoint {name} is not in service")

@@ -14,7 +14,7 @@ import httpx
 from rehearsal.sagemaker.async_request import KIND as REQUEST
 from rehearsal.sagemaker.async_request import queued
 from rehearsal.sagemaker.models import ENDPOINT, endpoint_arn
-from rehearsal.sagemaker.router import ENDPOINT_HEADER, MODEL_SECONDS, PAYLOAD_BYTES, VARIANT_HEADER, endpoint_url
+from rehearsal.sagemaker.router import ENDPOINT_HEADER, PAYLOAD_BYTES, VARIANT_HEADER, endpoint_url
 from rehearsal.sagemaker.tags import Permissions
 from rehearsal.service import Caller, Cloud, Params, Permission, Response, Service, ServiceError, Unsupported
 
@@ -45,6 +45,8 @@ _REFUSED = {
     "x-amzn-sagemaker-inference-component": "InferenceComponentName",
     "x-amzn-sagemaker-enable-explanations": "EnableExplanations",
 }
+ROUTER_SECONDS = 900.0
+"""Longer than the router takes to answer: a fleet that is on its way may need minutes, and a model one."""
 _SERVING = ("InService", "Updating", "RollingBack", "SystemUpdating")
 
 
@@ -81,7 +83,7 @@ class SageMakerRuntime(Service):
 
     def __init__(self, cloud: Cloud) -> None:
         super().__init__(cloud)
-        self._http = httpx.Client(timeout=MODEL_SECONDS + 10, trust_env=False)
+        self._http = httpx.Client(timeout=ROUTER_SECONDS, trust_env=False)
 
     def stop(self) -> None:
         self._http.close()
