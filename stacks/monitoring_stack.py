@@ -21,7 +21,7 @@ from stacks.deployment import production
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
-from stacks.log_group import log_group
+from stacks.log_group import state_machine_log_group
 from stacks.monitor_workflow import NAMESPACE, monitor_workflow
 from stacks.monitoring_roles import job_role, monitor_role
 from stacks.names import feature_job_name
@@ -62,7 +62,7 @@ class MonitoringStack(Stack):
         tag(self, model=model.name, environment="production")
 
     def _monitor(self) -> sfn.CfnStateMachine:
-        log = log_group(self, "MonitorLog", settings=self._settings, environment=self._foundation)
+        log = state_machine_log_group(self, "MonitorLog", settings=self._settings, environment=self._foundation)
         destination = sfn.CfnStateMachine.LogDestinationProperty(
             cloud_watch_logs_log_group=sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
                 log_group_arn=log.log_group_arn

@@ -19,7 +19,7 @@ from stacks.crossing import Crossing, crossing
 from stacks.deployment import Deployment
 from stacks.environment_stack import ServingEnvironmentStack
 from stacks.foundation_stack import FoundationStack
-from stacks.log_group import endpoint_log_group, log_group
+from stacks.log_group import endpoint_log_group, state_machine_log_group
 from stacks.outputs import publish
 from stacks.permissions import arn
 from stacks.registry_events import registry_changed
@@ -53,7 +53,7 @@ class ReleaseStack(Stack):
         tag(self, model=deployment.model.name, environment=deployment.environment)
 
     def _reconciler(self) -> sfn.CfnStateMachine:
-        log = log_group(self, "ReconcilerLog", settings=self._settings, environment=self._environment)
+        log = state_machine_log_group(self, "ReconcilerLog", settings=self._settings, environment=self._environment)
         destination = sfn.CfnStateMachine.LogDestinationProperty(
             cloud_watch_logs_log_group=sfn.CfnStateMachine.CloudWatchLogsLogGroupProperty(
                 log_group_arn=log.log_group_arn

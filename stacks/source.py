@@ -24,6 +24,7 @@ from stacks.foundation_stack import FoundationStack
 from stacks.names import doorbell_name
 from stacks.outputs import publish
 from stacks.permissions import allow, list_objects, read_objects, read_versions
+from stacks.pipeline import store_of
 
 BRANCH = "main"
 BUNDLE = "source.zip"
@@ -117,7 +118,7 @@ class CodeCommit(Source):
     def tell(self, function: lambda_.IFunction) -> None:
         pattern = events.EventPattern(
             source=["aws.codecommit"], detail_type=["CodeCommit Repository State Change"], resources=[self.arn],
-            detail={"event": ["referenceCreated", "referenceUpdated"], "referenceType": ["branch"],
+            detail={"event": ["referenceCreated", "referenceUpdated", "referenceDeleted"], "referenceType": ["branch"],
                     "referenceName": [BRANCH]})  # fmt: skip
         self._rule(function, pattern, f"A push to {BRANCH}")
 
@@ -182,7 +183,7 @@ class Connection(Source):
             f"{service}:FullRepositoryId": self._asked.repository}})]  # fmt: skip
 
     def compare(self) -> list[iam.PolicyStatement]:
-        stored = read_objects(self._foundation.pipeline_store, f"{doorbell_name(self._settings)}/*")
+        stored = read_objects(self._foundation.pipeline_store, f"{store_of(doorbell_name(self._settings))}/*")
         return [*super().compare(), stored, allow("codepipeline:PutJobSuccessResult", on="*")]
 
     def tell(self, function: lambda_.IFunction) -> None:

@@ -26,7 +26,7 @@ from stacks.delivery_pipeline import DeliveryPipeline
 from stacks.deployment import deployments
 from stacks.foundation_stack import FoundationStack
 from stacks.images import FrameworkImage
-from stacks.log_group import feature_log_groups, log_group
+from stacks.log_group import feature_log_groups, state_machine_log_group
 from stacks.names import feature_job_name, parameter_name, pipeline_name, raw_data_parameter_name
 from stacks.outputs import publish
 from stacks.permissions import allow, arn, service_role
@@ -147,7 +147,7 @@ class TrainingStack(Stack):
                     s3_encryption_mode="SSE-KMS", kms_key_arn=key)]))  # fmt: skip
 
     def _retraining(self) -> sfn.CfnStateMachine:
-        log = log_group(self, "RetrainingLog", settings=self._settings, environment=self._foundation)
+        log = state_machine_log_group(self, "RetrainingLog", settings=self._settings, environment=self._foundation)
         role = retrain_role(self, model=self.model, guardrails=self._settings.guardrails,
                             foundation=self._foundation, jobs=self._jobs, log=log)  # fmt: skip
         destination = sfn.CfnStateMachine.LogDestinationProperty(

@@ -18,6 +18,8 @@ from tests.stacks.cfn_lint import errors_and_warnings
 
 RETENTION = load_settings().retention
 WRITES_LOGS = {"logs:PutLogEvents", "logs:CreateLogStream", "logs:CreateLogGroup"}
+CREATION = {"Fn::Select": [2, {"Fn::Split": ["/", {"Ref": "AWS::StackId"}]}]}
+"""The part of a stack's id that is made up when the stack is created."""
 NOT_TAGGED = {
     "AWS::IAM::Policy", "AWS::KMS::Alias", "AWS::Lambda::EventInvokeConfig", "AWS::Lambda::Permission",
     "AWS::S3::BucketPolicy", "AWS::SNS::TopicPolicy", "AWS::SNS::Subscription", "AWS::SQS::QueuePolicy",
@@ -102,11 +104,47 @@ def test_every_log_group_has_a_retention_and_our_key(assembly: Assembly) -> None
         assert "Key" in json.dumps(properties(group)["KmsKeyId"]), name
 
 
-def test_a_log_group_with_a_name_goes_with_its_stack_so_that_the_next_one_can_make_it(assembly: Assembly) -> None:
+def test_a_log_group_with_a_fixed_name_goes_with_its_stack_so_that_the_next_one_can_make_it(assembly: Assembly) -> None:
     named = {name: group for name, group in everything(assembly, "AWS::Logs::LogGroup")
-             if "LogGroupName" in properties(group)}  # fmt: skip
+             if "LogGroupName" in properties(group) and not _is_named_anew(group)}  # fmt: skip
     assert named
     assert {name: group["DeletionPolicy"] for name, group in named.items()} == dict.fromkeys(named, "Delete")
+
+
+def _is_named_anew(group: dict[str, Any]) -> bool:
+    """Whether its name is another one with every stack."""
+    name = properties(group).get("LogGroupName")
+    return isinstance(name, dict) and CREATION in name["Fn::Join"][1]
+
+
+def test_every_state_machine_logs_where_no_policy_of_the_account_has_to_name_its_group(
+    assembly: Assembly, otherwise: dict[str, Assembly]
+) -> None:
+    for settings, made in {"shipped": assembly, **otherwise}.items():
+        names = [name for stack in made.templates for name in _destinations(made, stack)]
+        assert len(names) >= 8, settings
+        assert all(name[0].startswith("/aws/vendedlogs/") and name[1:] == [CREATION] for name in names), settings
+        assert len({name[0] for name in names}) == len(names), settings
+
+
+def _destinations(made: Assembly, stack: str) -> Iterator[list[Any]]:
+    """The name of the group, in its parts, of each log destination of each state machine of a stack."""
+    groups = made.resources("AWS::Logs::LogGroup", stack)
+    for machine in made.resources("AWS::StepFunctions::StateMachine", stack).values():
+        destinations = properties(machine)["LoggingConfiguration"]["Destinations"]
+        assert destinations
+        for destination in destinations:
+            group, attribute = destination["CloudWatchLogsLogGroup"]["LogGroupArn"]["Fn::GetAtt"]
+            assert attribute == "Arn"
+            yield properties(groups[group])["LogGroupName"]["Fn::Join"][1]
+
+
+def test_a_state_machines_log_is_kept_but_where_the_update_that_made_it_failed(assembly: Assembly) -> None:
+    """Tried once more, that update would find its name taken."""
+    kept = {name: (group["DeletionPolicy"], group["UpdateReplacePolicy"])
+            for name, group in everything(assembly, "AWS::Logs::LogGroup") if _is_named_anew(group)}  # fmt: skip
+    assert kept
+    assert kept == dict.fromkeys(kept, ("RetainExceptOnCreate", "Retain"))
 
 
 def test_every_log_group_that_a_role_writes_to_is_made_here(assembly: Assembly, otherwise: dict[str, Assembly]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,11 +12,23 @@ from config import Invalid, load_settings
 from config.settings import PLATFORM_FILE
 from lambdas.start_retraining.events import Push, Watched, parse
 from lambdas.start_retraining.handler import Environment
-from tests.conftest import CONNECTION, Assembly
+from tests.conftest import CONNECTION, Assembly, python
 from tests.lambdas.retraining_world import ACCOUNT, DATA, NOON
 from tests.stacks import policies
 
 REPOSITORY = "Pushline-Repository"
+LONGEST = "sixteen-letters-"
+CODEPIPELINES_PREFIX = 20
+"""CodePipeline keeps artifacts below so many characters of the pipeline's name."""
+NAMED = f"""
+import app
+shipped = app.load_settings()
+source = {{"type": "connection", "repository": "acme/models", "connection_arn": "{CONNECTION}"}}
+longest = type(shipped).model_validate({{**shipped.model_dump(), "project": "{LONGEST}", "source": source}})
+models = app.load_models(app.ROOT, shipped.guardrails)[:1]
+app.load_settings, app.load_models = lambda: longest, lambda *_: models
+app.main()
+"""
 Document = dict[str, Any]
 
 
@@ -98,7 +111,33 @@ def test_only_the_named_repository_is_used_through_the_connection(otherwise: dic
         assert use.conditions == {"StringEquals": {"codeconnections:FullRepositoryId": "acme/models"}}
 
 
-def test_what_is_wrong_about_a_source_is_said(tmp_path: Any) -> None:
+def test_the_doorbell_of_the_longest_project_name_reads_and_writes_where_codepipeline_keeps_its_artifacts(
+    tmp_path: Path,
+) -> None:
+    done = python("-c", NAMED, target=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made, doorbell = Assembly(tmp_path), f"{LONGEST}.push"
+    assert doorbell in pipelines(made)
+    stored = {(statement.holder[:-8], json.loads(resource)["Fn::Join"][1][-1])
+              for statement in policies.statements(made, REPOSITORY) for resource in statement.resources
+              if "PipelineStore" in resource and statement.actions[0].startswith("s3:")}  # fmt: skip
+    kept = f"/{doorbell[:CODEPIPELINES_PREFIX]}/*"
+    assert stored == {("SourceDoorbellRolesSource", kept), ("SourceDoorbellRolesRoute", kept),
+                      ("StartRetrainingRole", kept)}  # fmt: skip
+
+
+def test_a_projects_name_has_at_most_the_length_that_this_file_tries(tmp_path: Path) -> None:
+    for name, accepted in ((LONGEST, True), (f"{LONGEST}x", False)):
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(PLATFORM_FILE.read_text().replace("project: pushline", f"project: {name}"))
+        if accepted:
+            assert load_settings(file).project == name
+            continue
+        with pytest.raises(Invalid, match="project"):
+            load_settings(file)
+
+
+def test_what_is_wrong_about_a_source_is_said(tmp_path: Path) -> None:
     file = tmp_path / "platform.yaml"
     shipped = PLATFORM_FILE.read_text()
     file.write_text(shipped.replace("source: {type: codecommit}", "source: {type: connection, repository: models}"))
