@@ -13,6 +13,7 @@ from config import Guardrails
 from contract import Model
 from stacks.retrain_decision import METADATA_TEXT, PARSE_EVALUATION, VERDICT
 from stacks.retrain_jobs import evaluation_job, feature_run, instance_volume, training_job
+from stacks.retrain_order import BEGAN, MADE_SINCE, NEWER, NEWEST, ORIGIN, OVERTAKEN, withdrawal
 from stacks.states import State, expression, jsonata_list, task, unless_no_room
 
 SUBSTITUTIONS = ("Region", "Data", "Artifacts", "Key", "Topic", "Group", "FeatureJob", "TrainingRole",
@@ -30,12 +31,16 @@ _LOGS = {
     "Train": "log group /aws/sagemaker/TrainingJobs, streams of this run",
     "Evaluate": "log group /aws/sagemaker/ProcessingJobs, streams of this run",
 }
+_UNORDERED = ("If this run has registered a version, reject it unless it is of the newest code; else nothing was "
+              "registered. What is live stays live; start a retraining when the service has recovered.")  # fmt: skip
 _ADVICE = {
     "WithinLimits": "Keep model.yaml within the guardrails of config/platform.yaml and push again.",
     "BuildFeatures": "Read the log; correct features.py or the raw data it names, then push or start a retraining.",
     "Train": "Read the log; correct train.py or its hyperparameters and push again.",
     "Evaluate": "Read the log; correct evaluate.py or inference.py and push again.",
     "ReadEvaluation": "evaluate.py must write evaluation.json as the contract says; correct it and push again.",
+    **dict.fromkeys(("FindNewer", "DescribeNewer"), _UNORDERED),
+    "Withdraw": "A newer retraining has registered a version before this one: reject this run's version.",
 }
 _OTHERWISE = "Nothing was registered and what is live stays live; start a retraining when the service has recovered."
 _NO_ROOM = ("Other runs held all that the quota allows for an hour: have it raised, or start a retraining when they "
@@ -45,7 +50,7 @@ _NO_ROOM = ("Other runs held all that the quota allows for an hour: have it rais
 def retrain_workflow(model: Model, guardrails: Guardrails, *, vpc: bool) -> dict[str, Any]:
     """The definition of the model's retraining state machine."""
     states = {**_start(model, guardrails), **_champion(), **_jobs(model, guardrails, vpc), **_verdict(model),
-              **_registration(model), **_failure(model)}  # fmt: skip
+              **_order(), **_registration(model), **_failure(model)}  # fmt: skip
     return {"Comment": f"Retrain {model.name}: features, train, evaluate, decide, register",
             "QueryLanguage": "JSONata", "StartAt": "HasReason", "States": states}  # fmt: skip
 
@@ -57,7 +62,7 @@ def _start(model: Model, guardrails: Guardrails) -> dict[str, State]:
             # A pipeline starts itself once when it is created: that execution has no reason.
             "Choices": [{"Condition": expression("$states.input.trigger = 'none'"), "Next": "NothingToDo"}],
             "Assign": {"request": expression("$states.input"), "run": expression("$states.context.Execution.Name"),
-                       "champion": None},
+                       "champion": None, "package": None},
         },
         "NothingToDo": {"Type": "Succeed"},
         "WithinLimits": {
@@ -129,7 +134,31 @@ def _verdict(model: Model) -> dict[str, State]:
     return {
         "ReadEvaluation": _task("ReadEvaluation", "aws-sdk:s3:getObject", found, "Decide",
                                 Assign={"evaluation": expression(PARSE_EVALUATION)}),
-        "Decide": {"Type": "Pass", "Next": "WriteLineage", "Assign": {"verdict": expression(VERDICT)}},
+        "Decide": {"Type": "Pass", "Next": "FindNewer", "Assign": {"verdict": expression(VERDICT)}},
+    }  # fmt: skip
+
+
+def _order() -> dict[str, State]:
+    """Whether a newer retraining has registered meanwhile: asked before a version is registered and once more after it,
+    because of two that look at the same time the one that registers last sees the other."""
+    describe = task("aws-sdk:sagemaker:describeModelPackage", {"ModelPackageName": expression("$states.input")}, "",
+                    Output=expression(ORIGIN))  # fmt: skip
+    del describe["Next"]
+    return {
+        "FindNewer": _task("FindNewer", "aws-sdk:sagemaker:listModelPackages", NEWEST, "DescribeNewer",
+                           Output=expression(MADE_SINCE)),
+        "DescribeNewer": {
+            "Type": "Map", "Items": expression("$states.input"), "MaxConcurrency": 1, "Next": "IsOvertaken",
+            "ItemProcessor": {"ProcessorConfig": {"Mode": "INLINE"}, "StartAt": "DescribeOne",
+                              "States": {"DescribeOne": {**describe, "End": True}}},
+            "Assign": {"newer": expression(NEWER)}, "Catch": _caught("DescribeNewer"),
+        },
+        "IsOvertaken": {
+            "Type": "Choice", "Default": "WriteLineage",
+            "Choices": [{"Condition": expression("$exists($newer.version)"), "Next": "Overtaken"},
+                        {"Condition": expression("$package != null"), "Next": "Registered"}],
+        },
+        "Overtaken": {"Type": "Pass", "Next": "WriteLineage", "Assign": {"verdict": expression(OVERTAKEN)}},
     }  # fmt: skip
 
 
@@ -141,11 +170,14 @@ def _registration(model: Model) -> dict[str, State]:
                "Message": expression("$join($append(['What is live stays.'], "
                                      f"$append($verdict.reasons, {_ORIGIN})), '\\n')")}  # fmt: skip
     return {
-        "WriteLineage": _task("WriteLineage", "aws-sdk:s3:putObject", lineage, "Register"),
+        "WriteLineage": _task("WriteLineage", "aws-sdk:s3:putObject", lineage, "IsRegistered"),
+        "IsRegistered": {"Type": "Choice", "Default": "Withdraw",
+                         "Choices": [{"Condition": expression("$package = null"), "Next": "Register"}]},
         "Register": _task("Register", "aws-sdk:sagemaker:createModelPackage", _package(model), "HasPassed",
                           Assign={"package": expression("$states.result.ModelPackageArn")}),
         "HasPassed": {"Type": "Choice", "Default": "NotifyRefused",
-                      "Choices": [{"Condition": passed, "Next": "Registered"}]},
+                      "Choices": [{"Condition": passed, "Next": "FindNewer"}]},
+        "Withdraw": _task("Withdraw", "aws-sdk:sagemaker:updateModelPackage", withdrawal(), "NotifyRefused"),
         "NotifyRefused": _task("NotifyRefused", "sns:publish", refused, "Registered"),
         # A champion that stays is no failure: both verdicts end here.
         "Registered": {"Type": "Succeed", "Output": {"model_package": expression("$package"),
@@ -158,7 +190,8 @@ def _lineage(model: Model) -> dict[str, Any]:
     data = f"'s3://${{Data}}/features/{model.slug}/' & $run & '/quality.json'"
     return {
         **{key: expression(f"$request.{key}") for key in taken},
-        "run": expression("$run"), "training_job": expression("$run"), "feature_run": expression("$feature_run"),
+        "run": expression("$run"), "began": expression(BEGAN), "training_job": expression("$run"),
+        "feature_run": expression("$feature_run"),
         "data": {"raw": f"s3://${{Data}}/raw/{model.name}/", "quality": expression(data)},
         "image": "${Image}", "hyperparameters": expression("$request.training.hyperparameters"),
         "features": expression("$request.features"),
@@ -192,7 +225,7 @@ def _metadata(model: Model) -> str:
     """The lineage's scalars, which the reconcilers and `status` read."""
     values = {
         **{key: f"$request.{key}" for key in _REQUESTED},
-        "run": "$run", "feature_run": "$feature_run", "training_job": "$run", "image": "'${Image}'",
+        "run": "$run", "began": BEGAN, "feature_run": "$feature_run", "training_job": "$run", "image": "'${Image}'",
         "bundle_sha256": "$request.bundle.sha256", "metric": "$request.evaluation.metric",
         "challenger": "$verdict.challenger", "champion": "$verdict.champion",
         "champion_version": "$champion = null ? 'none' : $champion.version",
@@ -224,12 +257,14 @@ def _failure(model: Model) -> dict[str, State]:
 
 def _task(step: str, resource: str, arguments: Mapping[str, Any], then: str, **more: Any) -> State:
     """A task whose failure is told with its step, its log and what to do."""
-    state = task(resource, arguments, then, **more)
+    return {**task(resource, arguments, then, **more), "Catch": _caught(step)}
+
+
+def _caught(step: str) -> list[dict[str, Any]]:
     failure = {"step": step, "error": expression("$states.errorOutput.Error"), "reason": expression(REASON),
                "log": _LOGS.get(step, "the state machine's execution history"),
                "advice": unless_no_room(_ADVICE.get(step, _OTHERWISE), _NO_ROOM)}  # fmt: skip
-    state["Catch"] = [{"ErrorEquals": ["States.ALL"], "Assign": {"failure": failure}, "Next": "NotifyFailure"}]
-    return state
+    return [{"ErrorEquals": ["States.ALL"], "Assign": {"failure": failure}, "Next": "NotifyFailure"}]
 
 
 REASON = r"""(

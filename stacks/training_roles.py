@@ -198,6 +198,9 @@ def _registry(scope: Construct, model: Model) -> Iterable[iam.PolicyStatement]:
     yield allow("sagemaker:ListModelPackages", "sagemaker:DescribeModelPackage", on=versions)
     yield allow("sagemaker:CreateModelPackage", on=versions,
                 when={"StringEquals": {"sagemaker:ModelApprovalStatus": REGISTERED_AS}})  # fmt: skip
+    # What it has registered although a newer retraining came before it.
+    yield allow("sagemaker:UpdateModelPackage", on=versions,
+                when={"StringEquals": {"sagemaker:ModelApprovalStatus": "Rejected"}})  # fmt: skip
 
 
 def job_arn(scope: Construct, kind: str, model: Model) -> str:

@@ -76,7 +76,7 @@ def fill(template: Any, states: Mapping[str, Any], variables: Mapping[str, Any])
 
 
 def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, Answer | Callable[[Any], Answer]],
-        name: str = RUN) -> Execution:  # fmt: skip
+        name: str = RUN, began: str = ENTERED) -> Execution:  # fmt: skip
     """Run to the end; `answers` gives a task state's result, an exception, or a function of its arguments."""
     execution, current, given = Execution(), definition["StartAt"], state_input
     context = {
@@ -84,7 +84,7 @@ def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, A
             "Name": name,
             "Id": f"arn:aws:states:::execution:{name}",
             "Input": state_input,
-            "StartTime": ENTERED,
+            "StartTime": began,
         }
     }
     while current:

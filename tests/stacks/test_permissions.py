@@ -79,7 +79,7 @@ def test_every_actor_has_its_own_role(assembly: Assembly) -> None:
     ("JobsEvaluation", {"s3:DeleteObject", "sagemaker:CreateModelPackage", "iam:PassRole"}),
     ("JobsFeatures", {"sagemaker:CreateTrainingJob", "iam:PassRole", "glue:StartJobRun"}),
     ("DeliveryVerifyRole", {"states:StartExecution", "codecommit:GitPull", "sagemaker:CreateTrainingJob"}),
-    ("RetrainRole", {"sagemaker:UpdateModelPackage", "cloudformation:UpdateStack", "sagemaker:CreateEndpoint"}),
+    ("RetrainRole", {"sagemaker:DeleteModelPackage", "cloudformation:UpdateStack", "sagemaker:CreateEndpoint"}),
     ("StartRetrainingRole", {"states:StartExecution", "s3:DeleteObject", "codecommit:GitPush"}),
 ])  # fmt: skip
 def test_no_actor_does_its_neighbours_work(assembly: Assembly, role: str, foreign: set[str]) -> None:
@@ -137,6 +137,9 @@ def test_retraining_proposes_versions_and_never_approves(assembly: Assembly, sta
                     if "sagemaker:CreateModelPackage" in found.actions]  # fmt: skip
     allowed = statement.conditions["StringEquals"]["sagemaker:ModelApprovalStatus"]
     assert sorted(allowed) == ["PendingManualApproval", "Rejected"]
+    (statement,) = [found for found in policies.of(assembly, "RetrainRole", stack)
+                    if "sagemaker:UpdateModelPackage" in found.actions]  # fmt: skip
+    assert statement.conditions == {"StringEquals": {"sagemaker:ModelApprovalStatus": "Rejected"}}
 
 
 @EACH_MODEL
