@@ -120,7 +120,7 @@ SELDOM_USED = (
                                     " DescribeScalingPolicies ListTagsForResource"),
            HANDLERS),
     Seldom((DOOR,),
-           ("codepipeline:GetPipelineExecution", "codepipeline:ListActionExecutions", "logs:CreateLogStream"),
+           ("codepipeline:ListActionExecutions", "logs:CreateLogStream"),
            "requests that wait for a running retraining; the push of this story finds none"),
     Seldom((DOOR,), ("cloudwatch:DescribeAlarms",), "drift that waited; the tests about drift do it"),
     Seldom((DOOR,),
