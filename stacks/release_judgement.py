@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from stacks.deployment import APPROVED, PENDING, Deployment
+from stacks.release_busy_endpoint import before_update
 from stacks.release_marks import MARK_REJECTED, marked, marks
 from stacks.release_sample import ANSWER_ATTEMPTS, ANSWER_SECONDS, sample
 from stacks.release_shadow import ACCEPTED, COMPARED, DUE, REPORTED, SHADOW, STAGING, life_cycle
@@ -31,7 +32,6 @@ from stacks.release_steps import (
     TESTED_TAG,
     TOLD_TAG,
     TRIED_HERE,
-    UPDATE,
     WAIT,
     call,
     choice,
@@ -181,7 +181,7 @@ def _reject_and_put_back(deployment: Deployment) -> dict[str, State]:
             otherwise(TELL_FAILED)),
         # Before the first version these were the empty parameters, and the endpoint goes.
         "Prepare to put the previous version back": remember(
-            UPDATE, purpose="put back", target=expression("$previous")),
+            before_update(deployment), purpose="put back", target=expression("$previous")),
     }  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 One update at a time serves five purposes: `release` a version, `put back` the previous one, `clear` the stack when
 somebody deleted its endpoint, so that CloudFormation makes a new one, and `pause` and `resume` autoscaling, since
-SageMaker changes no instance type under it.
+SageMaker changes no instance type under it. What changes the endpoint waits for it, see `release_busy_endpoint.py`.
 """
 
 from __future__ import annotations
 
 from stacks.deployment import ON, PAUSED, Deployment
+from stacks.release_busy_endpoint import before_update, busy_endpoint, while_changing
+from stacks.release_rollback import FIND_OUT, rollback
 from stacks.release_sample import SEND, ask
 from stacks.release_shadow import GOING, PURPOSE, WITHOUT_SHADOW
 from stacks.release_stack_only import KEPT_MODEL, LIVE_MODEL, MODEL_GONE, read_back_stack
@@ -45,8 +47,9 @@ from stacks.serving_stack import PACKAGE_VARIABLE
 from stacks.states import State, expression
 
 READ_BACK = ("Image", "ModelDataUrl", "ModelPackageArn")
-SHORTEST_SAMPLE_SECONDS, MOST_SAMPLES = 5, 1000
-"""While a new fleet bakes it gets a sample request every few seconds; a history holds 25,000 events."""
+SHORTEST_SAMPLE_SECONDS, MOST_SAMPLES = 5, 700
+"""While a new fleet bakes it gets a sample request every few seconds. A history holds 25,000 events, and going back may
+take as long again."""
 ENTERED = "$states.context.State.EnteredTime"
 WAIT_FOR_UPDATE = "Wait for the update"
 PAUSE, RESUME = "Pause autoscaling, since the instance type changes", "Resume autoscaling"
@@ -61,8 +64,8 @@ def rollout(deployment: Deployment) -> dict[str, State]:
     """From a difference between registry and stack to an endpoint that is known to run the wanted version."""
     around = {**_see_before(deployment), **_read_back_endpoint(deployment)} if deployment.has_endpoint \
         else read_back_stack(deployment)  # fmt: skip
-    return {**_prepare(deployment), **around, **_update(deployment), **_await(deployment),
-            **_read_back_model(deployment)}  # fmt: skip
+    return {**_prepare(deployment), **around, **busy_endpoint(deployment), **_update(deployment),
+            **_await(deployment), **rollback(deployment), **_read_back_model(deployment)}  # fmt: skip
 
 
 def _prepare(deployment: Deployment) -> dict[str, State]:
@@ -99,8 +102,8 @@ def _see_before(deployment: Deployment) -> dict[str, State]:
         BEFORE: call("sagemaker:describeEndpoint", {"EndpointName": deployment.endpoint}, "See which model that is",
                      assign=config, catch=UPDATE),
         "See which model that is": call(
-            "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$before.config")}, UPDATE,
-            assign=model, catch=UPDATE),
+            "sagemaker:describeEndpointConfig", {"EndpointConfigName": expression("$before.config")},
+            before_update(deployment), assign=model, catch=before_update(deployment)),
     }  # fmt: skip
 
 
@@ -110,7 +113,8 @@ def _update(deployment: Deployment) -> dict[str, State]:
                  "Parameters": expression(pairs)}  # fmt: skip
     busy = "$contains($problem, /_IN_PROGRESS|Rate exceeded|Throttl/)"
     # Only now: of two executions with the same version, the one whose update is accepted has rolled it out.
-    accepted = {"began": expression(f"$purpose in ['release', 'shadow'] ? {ENTERED} : $began"),
+    accepted = {"updated": expression(ENTERED),
+                "began": expression(f"$purpose in ['release', 'shadow'] ? {ENTERED} : $began"),
                 "tried": expression("$purpose = 'release' ? $wanted.arn : $tried")}  # fmt: skip
     return {
         # No retry: CloudFormation has one error for "busy", "nothing to do" and "not allowed"; its text decides.
@@ -130,41 +134,21 @@ def _update(deployment: Deployment) -> dict[str, State]:
 
 
 def _await(deployment: Deployment) -> dict[str, State]:
-    status = "the serving stack is in ' & $stack.status & '.'"
-    # Newest first: the last of what failed since then is the cause, the rest follows from it.
-    cause = """(
-        $first := [$states.result.StackEvents[$toMillis(Timestamp) >= $toMillis($began)
-            and $contains(ResourceStatus, /_FAILED$/)]][-1];
-        'The update of the serving stack rolled back (' & $stack.status & '). '
-            & $first.LogicalResourceId & ' ' & $first.ResourceStatusReason )"""
     return {
         WAIT_FOR_UPDATE: wait("See how the update stands", _sample_seconds(deployment)),
         "See how the update stands": describe_stack(deployment.serving_stack, "Has the update finished?"),
         "Has the update finished?": choice(
             *_while_it_bakes(deployment),
             when(IN_PROGRESS, WAIT_FOR_UPDATE),
-            when("$stack.status = 'UPDATE_COMPLETE'", FINISHED),
-            when("$purpose = 'put back'", TELL_FAILED, reason=expression(f"$reason & ' It was not put back: {status}")),
-            *_failed_shadow(deployment),
-            when("$purpose != 'release'", TELL_STOPPED, problem=expression(f"'To ' & $purpose & ': {status}")),
-            otherwise("Find out why it rolled back")),
+            when("$stack.status = 'UPDATE_COMPLETE'", FINISHED, waited=0, met_busy=0),
+            otherwise(FIND_OUT)),
         **_bake(deployment),
         FINISHED: choice(
             when("$purpose = 'put back'", TELL_FAILED),
             *([when("$purpose = 'resume'", SETTLE, paused=False)] if deployment.scales else []),
             when(f"$purpose in ['clear', 'pause', '{PURPOSE}', '{GOING}']", LOOK),
             otherwise(DESCRIBE_ENDPOINT)),
-        "Find out why it rolled back": call(
-            "cloudformation:describeStackEvents", {"StackName": deployment.serving_stack}, REJECT,
-            assign={"reason": expression(cause)}, catch=REJECT,
-            caught={"reason": expression(f"'The update of the serving stack rolled back: {status}")}),
     }  # fmt: skip
-
-
-def _failed_shadow(deployment: Deployment) -> list[State]:
-    """A version that can't be brought up beside what is live is to blame itself; what is live stays."""
-    rejected = when(f"$purpose = '{PURPOSE}'", "Find out why it rolled back", wanted=expression("$shadow"))
-    return [rejected] if deployment.shadows else []
 
 
 def _sample_seconds(deployment: Deployment) -> int:
@@ -193,7 +177,6 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
         'failure': $exists($states.result.FailureReason) ? $states.result.FailureReason : '' }"""
     config = """{'since': $states.result.CreationTime,
         'shadow': $exists($states.result.ShadowProductionVariants)}"""
-    changing = "$endpoint.status in ['Creating', 'Updating', 'SystemUpdating', 'RollingBack', 'Deleting']"
     not_serving = "'The endpoint is ' & $endpoint.status & ' after the update. ' & $endpoint.failure"
     return {
         DESCRIBE_ENDPOINT: call("sagemaker:describeEndpoint", {"EndpointName": deployment.endpoint}, IN_SERVICE,
@@ -204,7 +187,7 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
             otherwise(CLEAR)),
         IN_SERVICE: choice(
             when("$endpoint.status = 'InService'", "Describe its endpoint config"),
-            when(changing, WAIT),
+            *while_changing("$endpoint.status"),
             when(TRIED_HERE, REJECT, reason=expression(not_serving)),
             when("$endpoint.status = 'Failed'", CLEAR),
             otherwise(TELL_STOPPED, problem=expression("'The endpoint is ' & $endpoint.status & '.'"))),

@@ -12,11 +12,11 @@ from typing import Any
 from stacks.comparison_job import comparison_job, metric_queries, report_key
 from stacks.deployment import AS_ASKED, AT_ONCE, PENDING, SHADOW_PARAMETERS, Deployment
 from stacks.environment_stack import CAPTURE
+from stacks.release_busy_endpoint import SEE_REST
 from stacks.release_steps import (
     DONE,
     LOOK,
     TELL_STOPPED,
-    UPDATE,
     call,
     choice,
     otherwise,
@@ -116,9 +116,9 @@ def _change() -> dict[str, State]:
     purpose = f"$release.ShadowModelDataUrl = '' ? '{GOING}' : '{PURPOSE}'"
     without = f"$merge([$stack.parameters, {WITHOUT_SHADOW}, {{'Rollout': '{AT_ONCE}'}}])"
     return {
-        CHANGE: remember(UPDATE, purpose=expression(purpose),
+        CHANGE: remember(SEE_REST, purpose=expression(purpose),
                          target=expression(f"$merge([$release, {{'Rollout': '{AT_ONCE}'}}])")),
-        END: remember(UPDATE, purpose=GOING, target=expression(without)),
+        END: remember(SEE_REST, purpose=GOING, target=expression(without)),
     }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from config.settings import Shadow
 from stacks.deployment import APPROVED, OFF, ON, Deployment
+from stacks.release_busy_endpoint import longest_waits
 from stacks.release_judgement import judgement
 from stacks.release_leftovers import leftovers
 from stacks.release_rollout import rollout
@@ -68,11 +69,12 @@ def release_workflow(
     states = {**_read_registry(deployment), **_describe_wanted(deployment), **_compare_with_stack(deployment),
               **rollout(deployment), **judgement(deployment), **leftovers(deployment),
               **shadow(deployment, shadow_minutes, vpc=vpc)}  # fmt: skip
+    waiting = longest_waits(deployment)
     watching = shadow_minutes * 60 + deployment.model.evaluation.max_runtime_minutes * 60 if deployment.shadows else 0
     what = f"the endpoint {deployment.endpoint}" if deployment.has_endpoint else f"the model of {deployment.place}"
     return {"Comment": f"Make {what} equal to what the model registry says",
-            "QueryLanguage": "JSONata", "StartAt": START,
-            "TimeoutSeconds": ROLLOUTS * longest_seconds(deployment.traffic) + watching, "States": states}  # fmt: skip
+            "QueryLanguage": "JSONata", "StartAt": START, "States": states,
+            "TimeoutSeconds": ROLLOUTS * longest_seconds(deployment.traffic) + waiting + watching}  # fmt: skip
 
 
 def _read_registry(deployment: Deployment) -> dict[str, State]:
@@ -81,10 +83,13 @@ def _read_registry(deployment: Deployment) -> dict[str, State]:
         START: remember(
             LOOK,
             tried="",
+            purpose="",
             previous={},
             doubts=0,
             rolled_back=0,
             untried=0,
+            waited=0,
+            met_busy=0,
             asked_for_turn=False,
             problem="",
             reason="",

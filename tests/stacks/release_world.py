@@ -36,6 +36,8 @@ NO_MODEL = {"Image": "none", "ModelDataUrl": "", "ModelPackageArn": "", "Instanc
 ENDPOINT = "arn:aws:sagemaker:us-east-1:000000000000:endpoint/flight-delay"
 SAMPLE = "s3://artifacts/bundles/flight-delay/ab12/sample_request.csv"
 ANSWER = "s3://artifacts/evaluation/flight-delay/run/sample_answer.json"
+UNHEALTHY = "did not pass\nthe ping health check"
+BUSY = f'Cannot update in-progress endpoint "{ENDPOINT}". (Service: SageMaker, Status Code: 400)'
 _SESSION = botocore.session.get_session()
 
 
@@ -62,6 +64,8 @@ class World:
     stack_status: str = "CREATE_COMPLETE"
     endpoint: dict[str, str] | None = None
     endpoint_status: str = "InService"
+    scaling: int = 0
+    """How often it is still seen Updating, since instances are added or removed; as long it takes no update."""
     broken: set[int] = field(default_factory=set)
     silent: set[int] = field(default_factory=set)
     answer: str | Exception = '{"predictions": [0.42]}\n'
@@ -74,6 +78,9 @@ class World:
     asked: int = 0
     deleted: list[str] = field(default_factory=list)
     page_size: int = 100
+    rolls_back_to: str = "UPDATE_ROLLBACK_COMPLETE"
+    failures: list[str] = field(default_factory=list)
+    """Why the stack rolled back, the oldest first: one each minute from 06:01."""
     updates: list[dict[str, str]] = field(default_factory=list)
     told: list[dict[str, str]] = field(default_factory=list)
     captured: tuple[str, ...] = ("AllTraffic", "Shadow")
@@ -215,31 +222,42 @@ class World:
         self.updates.append(target)
         self._updated = {"LastUpdatedTime": self.now()}
         version = _version(target["ModelPackageArn"])
+        if self.scaling > 0 and _of_endpoint(target) != _of_endpoint(self.parameters):
+            return self._roll_back(BUSY)
         if {version, _version(target.get("ShadowModelPackageArn", ""))} & self.broken:
-            self.stack_status = "UPDATE_ROLLBACK_COMPLETE"
-            return {}
+            return self._roll_back(UNHEALTHY)
         self.parameters, self.stack_status = target, "UPDATE_COMPLETE"
         if version not in self.silent or not target["ModelDataUrl"]:
             self.endpoint = dict(target) if target["ModelDataUrl"] else None
             self._deploy()
         return {}
 
+    def _roll_back(self, reason: str) -> dict[str, Any]:
+        self.stack_status = self.rolls_back_to
+        self.failures.append(reason)
+        return {}
+
     def _describe_stack_events(self, query: dict[str, Any]) -> dict[str, Any]:
-        endpoint = {"LogicalResourceId": "FlightDelayStagingEndpoint"}
-        return {"StackEvents": [
-            endpoint | {"ResourceStatus": "UPDATE_COMPLETE", "Timestamp": "2013-03-01T06:02:00.000Z"},
-            {"LogicalResourceId": "Other", "ResourceStatus": "UPDATE_FAILED", "Timestamp": "2013-03-01T06:01:30.000Z",
-             "ResourceStatusReason": "Resource update cancelled"},
-            endpoint | {"ResourceStatus": "UPDATE_FAILED", "Timestamp": "2013-03-01T06:01:00.000Z",
-                        "ResourceStatusReason": "did not pass\nthe ping health check"},
-            endpoint | {"ResourceStatus": "CREATE_FAILED", "Timestamp": "2013-02-01T06:01:00.000Z",
-                        "ResourceStatusReason": "long ago"}]}  # fmt: skip
+        endpoint, events = {"LogicalResourceId": "FlightDelayStagingEndpoint"}, []
+        for minute, reason in reversed([*enumerate(self.failures, start=1)]):
+            at = f"2013-03-01T06:{minute:02}:"
+            events += [
+                endpoint | {"ResourceStatus": "UPDATE_COMPLETE", "Timestamp": f"{at}40.000Z"},
+                {"LogicalResourceId": "Other", "ResourceStatus": "UPDATE_FAILED", "Timestamp": f"{at}30.000Z",
+                 "ResourceStatusReason": "Resource update cancelled"},
+                endpoint | {"ResourceStatus": "UPDATE_FAILED", "Timestamp": f"{at}00.000Z",
+                            "ResourceStatusReason": reason}]  # fmt: skip
+        long_ago = {"ResourceStatus": "CREATE_FAILED", "Timestamp": "2013-02-01T06:01:00.000Z",
+                    "ResourceStatusReason": "long ago"}  # fmt: skip
+        return {"StackEvents": [*events, endpoint | long_ago]}
 
     def _describe_endpoint(self, query: dict[str, Any]) -> dict[str, Any]:
         if not self.endpoint:
             raise TaskFailed("SageMaker.SageMakerException", 'Could not find endpoint "flight-delay-staging".')
         failure = {"FailureReason": "The alarm rang."} if self.silent else {}
-        return {"EndpointStatus": self.endpoint_status, "EndpointConfigName": self.config, "EndpointArn": ENDPOINT,
+        self.scaling -= 1
+        status = "Updating" if self.scaling >= 0 else self.endpoint_status
+        return {"EndpointStatus": status, "EndpointConfigName": self.config, "EndpointArn": ENDPOINT,
                 **failure}  # fmt: skip
 
     def _describe_endpoint_config(self, query: dict[str, Any]) -> dict[str, Any]:
@@ -330,6 +348,11 @@ class World:
     def _publish(self, message: dict[str, str]) -> dict[str, Any]:
         self.told.append(message)
         return {}
+
+
+def _of_endpoint(parameters: dict[str, str]) -> dict[str, str]:
+    """The parameters that UpdateEndpoint is called for when they change."""
+    return {name: value for name, value in parameters.items() if name not in ("Autoscaling", "MaximumInstances")}
 
 
 def _version(arn: str) -> int:
