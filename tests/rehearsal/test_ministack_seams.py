@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rehearsal.cloud import functions
 from rehearsal.cloud.persistence import LARGE
 
 CALLED = {
@@ -250,6 +251,17 @@ def test_a_pipeline_target_would_be_dropped() -> None:
 
 def test_functions_would_run_on_this_interpreter() -> None:
     assert _plain("core.lambda_runtime")._detect_runtime_binary("python3.11")[0] == sys.executable
+
+
+def test_what_a_function_prints_would_be_waited_for_a_moment_only() -> None:
+    """`rehearsal/cloud/functions.py` has the worker print an end before each answer, and reads up to it."""
+    runtime = _plain("core.lambda_runtime")
+    assert inspect.signature(runtime.Worker._drain_stderr_bounded).parameters["first_line_wait"].default == 0.050
+    assert runtime._PYTHON_WORKER_SCRIPT.count(functions._ANSWER) == 2
+    assert runtime._worker_class_for({"Runtime": "python3.11"}) is runtime.Worker
+    assert "target=self._read_stderr" in inspect.getsource(runtime.Worker._spawn)
+    invoke = inspect.getsource(runtime.Worker.invoke)
+    assert invoke.count("self._drain_stderr()") == invoke.count("self._drain_stderr_bounded()") == 1
 
 
 def test_state_would_be_saved_at_shutdown_only_and_schedules_never() -> None:
