@@ -41,7 +41,7 @@ class ServerlessVariant(Variant):
         self._most: int = plan.serverless["MaxConcurrency"]
         self._provisioned: int = plan.serverless.get("ProvisionedConcurrency", 0)
         self._idle = max(LEAST_IDLE_SECONDS, IDLE_SECONDS / cloud.time_scale)
-        self._waiting, self._used = 0, time.monotonic()
+        self._waiting, self._used, self._asked = 0, time.monotonic(), False
         self._starting = threading.Lock()
         self._watcher = threading.Thread(target=self._watch, name=f"idle {endpoint}", daemon=True)
 
@@ -52,13 +52,14 @@ class ServerlessVariant(Variant):
 
     def serve(self) -> None:
         """A container is asked for /ping when it starts only: between requests there may be none."""
+        self._used = time.monotonic()
         self.in_service = True
 
     async def wake(self) -> float:
         # In the router's one thread: nothing comes between the count and the request that it lets in.
         if self._waiting + sum(instance.in_flight for instance in self.instances) >= self._most:
             raise Throttled(f"Rate exceeded: {self._most} requests are being served (MaxConcurrency)")
-        self._used = time.monotonic()
+        self._used, self._asked = time.monotonic(), True
         if self._warm():
             return 0.0
         self._waiting += 1
@@ -94,6 +95,7 @@ class ServerlessVariant(Variant):
             except Unhealthy:
                 end(fresh)
                 raise
+            self._used = time.monotonic()
             self.instances = [fresh]
             return time.monotonic() - began
 
@@ -106,11 +108,20 @@ class ServerlessVariant(Variant):
     def _watch(self) -> None:
         """End the server once it has been idle; provisioned concurrency keeps it."""
         while not self._stopping.wait(WATCH_SECONDS):
-            if self.in_service and not self._provisioned and time.monotonic() - self._used > self._idle:
+            asked, self._asked = self._asked, self._busy()
+            if asked or self._asked:
+                # It was being asked since the last look, so that its last answer may be as new as this.
+                self._used = time.monotonic()
+            elif self.in_service and not self._provisioned:
                 self._cool_down()
+
+    def _busy(self) -> bool:
+        return bool(self._waiting or any(instance.in_flight for instance in self.instances))
 
     def _cool_down(self) -> None:
         with self._starting:
+            if time.monotonic() - self._used <= self._idle:
+                return
             for instance in [instance for instance in self.instances if not instance.in_flight and not self._waiting]:
                 # A request that comes at this very moment finds it stopping and starts another.
                 end(instance)
