@@ -63,10 +63,10 @@ class Engine:
 
     def _run(self, key: str) -> None:
         try:
-            for position, stage in enumerate(self._execution(key)["declaration"]["stages"]):
+            for stage in self._execution(key)["declaration"]["stages"]:
                 if self._execution(key)["stages"].get(stage["name"]) == "Succeeded":
                     continue
-                self._enter(key, position, stage["name"])
+                self._enter(key, stage["name"])
                 self._stage(key, stage)
             self._end(key, "Succeeded")
         except Halted:
@@ -79,20 +79,32 @@ class Engine:
             self._threads.pop(key, None)
             self.wake()
 
-    def _enter(self, key: str, position: int, stage: str) -> None:
+    def _enter(self, key: str, stage: str) -> None:
         """Wait until the stage is free; a newer execution that waits for it too supersedes this one."""
         with self._turn:
             if self._execution(key).get("in") == stage:
                 return
             self._change(key, waits=stage, **{"in": None})
-            for other, execution in self._others(key):
-                if execution.get("waits") == stage and execution["number"] < self._execution(key)["number"]:
-                    self._end(other, "Superseded", f"superseded by {key[-36:]}")
+            self._keep_newest(key, stage)
             self._turn.notify_all()
             while not self._admitted(key, stage):
                 self._turn.wait(1)
             self._change(key, waits=None, **{"in": stage})
             self._set_stage(key, stage, "InProgress")
+            self._keep_newest(key, stage)
+
+    def _keep_newest(self, key: str, stage: str) -> None:
+        """Of those that wait for a stage while another is in it, the newest supersedes the rest."""
+        going = self._going(key)
+        if not any(execution.get("in") == stage for _, execution in going):
+            return  # free: whoever waits is on the way into it
+        waiting = sorted(
+            (execution["number"], waits)
+            for waits, execution in going
+            if execution.get("waits") == stage and execution["status"] != "Stopping"
+        )
+        for _, superseded in waiting[:-1]:
+            self._end(superseded, "Superseded", f"superseded by {waiting[-1][1][-36:]}")
 
     def _admitted(self, key: str, stage: str) -> bool:
         execution = self._execution(key)
@@ -101,15 +113,17 @@ class Engine:
         if execution["status"] == "Stopping":
             self._end(key, "Stopped", execution.get("stop"))
             raise Halted
-        return not any(other.get("in") == stage for _, other in self._others(key))
+        others = [other for waits, other in self._going(key) if waits != key]
+        # Each execution has a thread of its own, and the older one's may come later: nobody passes it for that.
+        return not any(other.get("in") == stage or _comes_first(other, execution, stage) for other in others)
 
-    def _others(self, key: str) -> list[tuple[str, Params]]:
-        """Executions of the same pipeline that are not over."""
+    def _going(self, key: str) -> list[tuple[str, Params]]:
+        """The executions of this one's pipeline that are not over, itself among them."""
         pipeline = key.rpartition("/")[0]
         return [
             (k, e)
             for k, e in self.cloud.store.list(EXECUTION)
-            if k != key and k.rpartition("/")[0] == pipeline and e["status"] not in ENDED
+            if k.rpartition("/")[0] == pipeline and e["status"] not in ENDED
         ]
 
     def _stage(self, key: str, stage: Params) -> None:
@@ -275,6 +289,12 @@ class Engine:
         execution = self.cloud.store.get(EXECUTION, document["execution"])
         if execution is not None:
             events.action(self.cloud, _caller(document["execution"]), execution, document, state)
+
+
+def _comes_first(other: Params, execution: Params, stage: str) -> bool:
+    """Whether an older execution has yet to enter the stage; after a change its pipeline may not have had it."""
+    declared = any(each["name"] == stage for each in other["declaration"]["stages"])
+    return bool(other["number"] < execution["number"]) and declared and stage not in other["stages"]
 
 
 def _caller(key: str) -> Caller:

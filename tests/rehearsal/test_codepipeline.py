@@ -190,12 +190,16 @@ def test_source_build_and_state_machine_hand_on_the_commit(cloud: Loopback, work
     assert json.loads(given) == {"commit": head, "execution": started}
     newest, _ = cloud.client("codepipeline").list_pipeline_executions(pipelineName="p")["pipelineExecutionSummaries"]
     assert (newest["pipelineExecutionId"], newest["sourceRevisions"][0]["revisionId"]) == (started, head)
-    told = [
-        e["detail"]["state"]
-        for e in cloud.events
-        if e["detail-type"].startswith("CodePipeline Pipeline") and e["detail"]["execution-id"] == started
-    ]
-    assert told == ["STARTED", "SUCCEEDED"]
+
+    def told() -> list[str]:
+        return [
+            e["detail"]["state"]
+            for e in cloud.events
+            if e["detail-type"].startswith("CodePipeline Pipeline") and e["detail"]["execution-id"] == started
+        ]
+
+    until(lambda: len(told()) > 1, "its end was not told")
+    assert told() == ["STARTED", "SUCCEEDED"]
 
 
 def test_a_missing_branch_fails_the_source_with_a_clear_reason(cloud: Loopback) -> None:
@@ -237,22 +241,42 @@ def test_a_newer_execution_supersedes_the_one_that_waits(cloud: Loopback, work: 
     def start() -> str:
         return str(client.start_pipeline_execution(name="busy")["pipelineExecutionId"])
 
-    def waits_before_verify(execution_id: str) -> None:
-        while True:
-            stage = client.get_pipeline_state(name="busy")["stageStates"][1]
-            if stage.get("inboundExecution", {}).get("pipelineExecutionId") == execution_id:
-                return
-            time.sleep(0.02)
-
     second = start()
-    waits_before_verify(second)
+    until(lambda: inbound(cloud, "busy", "Verify") == [second])
     third = start()
-    waits_before_verify(third)
+    until(lambda: inbound(cloud, "busy", "Verify") == [third])
     assert ended(cloud, "busy", second) == "Superseded"
     assert execution(cloud, "busy", first)["status"] == "InProgress"
     gate.unlink()
     assert ended(cloud, "busy", first) == "Succeeded"
     assert ended(cloud, "busy", third) == "Succeeded"
+
+
+def inbound(cloud: Loopback, pipeline: str, stage: str) -> list[str]:
+    """The executions that wait for a stage."""
+    found = cloud.client("codepipeline").get_pipeline_state(name=pipeline)["stageStates"]
+    [state] = [each for each in found if each["stageName"] == stage]
+    return [each["pipelineExecutionId"] for each in state.get("inboundExecutions", [])]
+
+
+def test_no_execution_passes_an_older_one_whose_thread_comes_late(
+    cloud: Loopback, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service: Any = cloud.service("codepipeline")
+    late: list[str] = []
+    launch = service.engine.launch
+    monkeypatch.setattr(service.engine, "launch", late.append)
+    first, client = created(cloud, declaration("late")), cloud.client("codepipeline")
+    second, third = (client.start_pipeline_execution(name="late")["pipelineExecutionId"] for _ in range(2))
+    launch(late[1])
+    launch(late[2])
+    until(lambda: actions(cloud, "late", second) or inbound(cloud, "late", "Source") == [second, third])
+    assert not actions(cloud, "late", second)
+    launch(late[0])
+    # The first is in the stage now, and of those that wait for it the newest stays.
+    assert [ended(cloud, "late", each) for each in (first, second, third)] == ["Succeeded", "Superseded", "Succeeded"]
+    older, newer = (actions(cloud, "late", each)["Source"] for each in (first, third))
+    assert older["lastUpdateTime"] < newer["startTime"]
 
 
 def test_the_same_token_starts_one_execution(cloud: Loopback, work: Path) -> None:
@@ -279,7 +303,9 @@ def test_an_abandoned_execution_stops_its_build(cloud: Loopback, work: Path, tmp
 
 
 def test_an_execution_goes_on_after_a_restart(tmp_path: Path, cloud: Loopback, work: Path) -> None:
-    target = machine(cloud, "slow", {"Type": "Wait", "Seconds": 2, "End": True})
+    states = cloud.client("stepfunctions")
+    gate = states.create_activity(name="gate")["activityArn"]
+    target = machine(cloud, "slow", {"Type": "Task", "Resource": gate, "End": True})
     first = created(cloud, declaration("again", retrain=target))
     while "Retrain" not in actions(cloud, "again", first):
         time.sleep(0.02)
@@ -288,9 +314,11 @@ def test_an_execution_goes_on_after_a_restart(tmp_path: Path, cloud: Loopback, w
     assert execution(cloud, "again", first)["status"] == "InProgress"
     after = CodePipeline(cloud)
     after.start()
+    token = until(lambda: states.get_activity_task(activityArn=gate).get("taskToken"))
+    states.send_task_success(taskToken=token, output="{}")
     assert ended(cloud, "again", first) == "Succeeded"
     after.stop()
-    assert len(cloud.client("stepfunctions").list_executions(stateMachineArn=target)["executions"]) == 1
+    assert len(states.list_executions(stateMachineArn=target)["executions"]) == 1
 
 
 def test_a_build_lost_in_a_restart_fails_its_execution(tmp_path: Path, cloud: Loopback, work: Path) -> None:
