@@ -27,6 +27,7 @@ class LogStream:
     name: str
     _lines: list[tuple[int, str]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _sending: threading.Lock = field(default_factory=threading.Lock)
     _ready: bool = False
     _refused: bool = False
 
@@ -35,14 +36,16 @@ class LogStream:
             self._lines.append((time.time_ns() // 1_000_000, line.rstrip("\n") or " "))
 
     def flush(self) -> None:
-        with self._lock:
-            lines, self._lines = self._lines, []
-        if lines and not self._refused:
-            try:
-                self._send(lines)
-            except (BotoCoreError, ClientError) as error:
-                self._refused = True
-                log.warning("nothing more is logged to %s %s: %s", self.group, self.name, error)
+        """When it returns, all lines written before were sent, also those that another thread had taken to send."""
+        with self._sending:
+            with self._lock:
+                lines, self._lines = self._lines, []
+            if lines and not self._refused:
+                try:
+                    self._send(lines)
+                except (BotoCoreError, ClientError) as error:
+                    self._refused = True
+                    log.warning("nothing more is logged to %s %s: %s", self.group, self.name, error)
 
     def _send(self, lines: list[tuple[int, str]]) -> None:
         if not self._ready:

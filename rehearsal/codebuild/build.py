@@ -290,6 +290,9 @@ class Build:
     # -- the record -------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
+        # First: who sees that the build is complete finds its whole log.
+        if (flush := getattr(self._log, "flush", None)) is not None:
+            flush()
         now = time.time()
         ending = [
             {
@@ -308,8 +311,6 @@ class Build:
                 d.update(buildStatus=self._status, buildComplete=True, endTime=now, currentPhase="COMPLETED"),
             )
         )
-        if (flush := getattr(self._log, "flush", None)) is not None:
-            flush()
 
     def _client(self, service: str) -> Any:
         place = {"account": self.caller.account, "region": self.caller.region}

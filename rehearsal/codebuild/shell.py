@@ -10,8 +10,10 @@ import signal
 import subprocess
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 # The shell reads the name of the next command's file from descriptor 3 and answers with its exit status on 4;
 # commands see neither. A command that ends the shell leaves environment and directory for the next shell.
@@ -48,7 +50,8 @@ class Shell:
         self._program, self._directory, self._private, self._tell = program, directory, private, tell
         self._environment, self._deadline = environment, deadline
         self._process: subprocess.Popen[bytes] | None = None
-        self._stop = threading.Event()
+        self._stop, self._told = threading.Event(), threading.Event()
+        self._mark = f"\0{uuid.uuid4()}\n".encode()
         self._count = 0
 
     def run(self, command: str) -> int:
@@ -90,11 +93,10 @@ class Shell:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        self._reader.join(5)
+        os.close(self._printing)
+        self._reader.join(5)  # no longer: what left the shell's session may still hold the other end
         os.close(self._answers)
         os.close(self._leash)
-        if process.stdout is not None and not self._reader.is_alive():
-            process.stdout.close()
 
     def _living(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
@@ -105,6 +107,7 @@ class Shell:
         orders, self._orders = _pipe()
         self._answers, answers = _pipe()
         leash, self._leash = _pipe()
+        printed, self._printing = _pipe()
         # 3 and 4 are put in place by a small shell: Popen can only keep numbers, not choose them. Beside it waits
         # a watcher that ends everything when this process dies, since nobody else would.
         watcher = f"( exec {orders}<&- {answers}>&-; read -r _ <&{leash}; kill -9 0 ) >/dev/null 2>&1 &"
@@ -115,7 +118,7 @@ class Shell:
                 cwd=self._directory,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=self._printing,
                 stderr=subprocess.STDOUT,
                 pass_fds=(orders, answers, leash),
                 start_new_session=True,
@@ -123,7 +126,7 @@ class Shell:
         finally:
             for descriptor in (orders, answers, leash):
                 os.close(descriptor)
-        self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
+        self._reader = threading.Thread(target=self._read, args=(os.fdopen(printed, "rb"),), daemon=True)
         self._reader.start()
         return self._process
 
@@ -151,20 +154,21 @@ class Shell:
         process.wait()
         raise Interrupted(status)
 
-    def _read(self, process: subprocess.Popen[bytes]) -> None:
-        assert process.stdout is not None
-        with contextlib.suppress(ValueError, OSError):
-            for line in process.stdout:
-                self._tell(line.decode(errors="replace").rstrip("\n"))
+    def _read(self, printed: IO[bytes]) -> None:
+        with printed, contextlib.suppress(ValueError, OSError):
+            for line in printed:
+                text = line.removesuffix(self._mark)
+                if text:
+                    self._tell(text.decode(errors="replace").rstrip("\n"))
+                if text != line:
+                    self._told.set()
 
     def _drain(self) -> None:
-        """What a command printed is on its way through a pipe: give it a moment, so that order is kept."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        for _ in range(50):
-            time.sleep(0.002)
-            if not _readable(self._process.stdout.fileno(), 0):
-                return
+        """Wait until all that a command printed was told: a mark after it in the same pipe has arrived."""
+        self._told.clear()
+        os.write(self._printing, self._mark)
+        while self._reader.is_alive() and not self._told.wait(0.1):
+            pass
 
 
 def _readable(descriptor: int, seconds: float) -> bool:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.exceptions import ClientError
 
 from rehearsal import audit
+from rehearsal.cloud.log_streams import LogStream
 from rehearsal.server import Running
 from rehearsal.service import Caller, Params, Permission, Response, Route, Service, arn
 from tests.rehearsal.daemon import make_role, open_queue
@@ -136,8 +139,30 @@ def test_logs_and_events_of_a_service_arrive(start: Callable[..., Running]) -> N
     events.put_rule(Name="deleted", EventPattern='{"source": ["aws.codecommit"], "detail": {"event": ["deleted"]}}')
     events.put_targets(Rule="deleted", Targets=[{"Id": "1", "Arn": "arn:aws:sqs:us-east-1:000000000000:events"}])
     cloud.client("codecommit").delete_repository(repositoryName="pushline")
-    assert sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]
+    until(lambda: sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5).get("Messages"), "no event came")
     assert until(lambda: _messages(cloud, "/repositories", "pushline")) == ["deleted\nwholly"]
+
+
+def test_a_flush_of_a_log_waits_for_the_lines_that_another_thread_is_sending() -> None:
+    client, sending, sent = Mock(), threading.Event(), threading.Event()
+    client.exceptions.ResourceAlreadyExistsException = client.exceptions.ResourceNotFoundException = KeyError
+
+    def send(**_: Any) -> None:
+        sending.set()
+        sent.wait()
+
+    client.put_log_events.side_effect = send
+    stream = LogStream(client, "group", "stream")
+    stream.write("the last line")
+    under_way, last = (threading.Thread(target=stream.flush, daemon=True) for _ in range(2))
+    under_way.start()
+    until(sending.is_set)
+    last.start()
+    last.join(0.3)
+    assert last.is_alive(), "it came back before the line was sent"
+    sent.set()
+    last.join()
+    assert client.put_log_events.call_count == 1
 
 
 def test_a_route_outside_the_aws_protocols_reaches_its_service(start: Callable[..., Running]) -> None:

@@ -186,7 +186,8 @@ def test_a_push_reaches_a_rule(start: Callable[..., Running], tmp_path: Path) ->
         Rule="push", Targets=[{"Id": "queue", "Arn": f"arn:aws:sqs:us-east-1:{ACCOUNT}:pushes"}]
     )
     prepared(cloud, tmp_path / "work")
-    [message] = cloud.client("sqs").receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]
+    sqs = cloud.client("sqs")
+    [message] = until(lambda: sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5).get("Messages"), "no event came")
     assert json.loads(message["Body"])["detail"]["event"] == "referenceCreated"
 
 
