@@ -71,22 +71,24 @@ class AsyncInference:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _look(self) -> None:
+        # Before the queue is read: a request that ends in between is in what was read, and asked no second time.
+        busy = frozenset(self._busy)
         waiting: dict[str, list[tuple[str, Document]]] = {}
         for key, request in self._cloud.store.list(KIND):
             waiting.setdefault(request["endpoint"], []).append((key, request))
         for made, endpoint in self._cloud.store.list(ENDPOINT):
             if endpoint["live"] and endpoint["live"].get("asynchronous"):
-                self._serve(endpoint, waiting.pop(made, []))
-        for key, _ in [request for queue in waiting.values() for request in queue if request[0] not in self._busy]:
+                self._serve(endpoint, waiting.pop(made, []), busy)
+        for key, _ in [request for queue in waiting.values() for request in queue if request[0] not in busy]:
             self._cloud.store.delete(KIND, key)  # the endpoint is gone, and with it its queue
 
-    def _serve(self, endpoint: Document, queue: list[tuple[str, Document]]) -> None:
+    def _serve(self, endpoint: Document, queue: list[tuple[str, Document]], busy: frozenset[str]) -> None:
         config, instances = endpoint["live"]["asynchronous"], self._router.instances(endpoint["EndpointArn"])
         self._measure(endpoint, queue, instances)
         each = (config.get("ClientConfig") or {}).get("MaxConcurrentInvocationsPerInstance", CONCURRENT_PER_INSTANCE)
-        free = each * instances - sum(key in self._busy for key, _ in queue)
+        free = each * instances - sum(key in busy for key, _ in queue)
         (plan, *_), caller = plans(endpoint["live"]), owner(endpoint)
-        for key, request in [(key, request) for key, request in queue if key not in self._busy][: max(0, free)]:
+        for key, request in [(key, request) for key, request in queue if key not in busy][: max(0, free)]:
             self._busy.add(key)
             place = QueuePlace(endpoint["EndpointName"], caller.account, caller.region, plan.name)
             exchange = Exchange(self._cloud, caller, plan.role, config, request)
