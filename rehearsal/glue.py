@@ -141,10 +141,18 @@ class Glue(Service):
         self._children.stop(key)
 
     def _change(self, key: str, **values: Any) -> Document:
+        """Change a run; one that has ended stays as it is, whatever comes late."""
+
         def change(run: Document) -> None:
+            if run["JobRunState"] in _ENDED:
+                return
             if run["JobRunState"] == "STOPPING" and values.get("JobRunState") == "RUNNING":
                 values.pop("JobRunState")
             run.update(values, LastModifiedOn=time.time())
+            if run["JobRunState"] in _ENDED:
+                # In the same change: who sees that a run has ended sees all of its end.
+                seconds = run["LastModifiedOn"] - run["StartedOn"]
+                run.update(CompletedOn=run["LastModifiedOn"], ExecutionTime=max(1, round(seconds)), Process=None)
 
         return self.cloud.store.update(KIND, key, change)
 
@@ -174,13 +182,8 @@ class Glue(Service):
         self._children.add(key, child)
 
     def _end(self, key: str, outcome: Outcome, caller: Caller) -> None:
-        now = time.time()
-        run = self._change(key, JobRunState=outcome.state, CompletedOn=now, Process=None)
-        run = self._change(
-            key,
-            ExecutionTime=max(1, round(now - run["StartedOn"])),
-            **({"ErrorMessage": outcome.message} if outcome.message else {}),
-        )
+        told = {"ErrorMessage": outcome.message} if outcome.message else {}
+        run = self._change(key, JobRunState=outcome.state, **told)
         severity, message = _ENDED[outcome.state]
         self.cloud.emit(
             "aws.glue",

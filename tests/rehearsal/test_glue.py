@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import time
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from rehearsal.glue import Glue
+from rehearsal.glue import KIND, Glue
 from tests.rehearsal.loopback import Loopback, serve
 from tests.rehearsal.waiting import until
 
@@ -43,6 +43,19 @@ class Quick(Glue):
     """A minute of a run's timeout is short."""
 
     minute = 0.05
+
+
+class Late(Glue):
+    """Begins to work on a run when it is let."""
+
+    def __init__(self, cloud: Any) -> None:
+        super().__init__(cloud)
+        self.let, self.worked = threading.Event(), threading.Event()
+
+    def _work(self, *arguments: Any) -> None:
+        assert self.let.wait(60)
+        super()._work(*arguments)
+        self.worked.set()
 
 
 def _name(cloud: Loopback) -> str:
@@ -83,6 +96,11 @@ def _ended(cloud: Loopback, run: str) -> dict[str, Any]:
     return dict(until(look, f"{run} still runs"))
 
 
+def _told(cloud: Loopback) -> list[dict[str, Any]]:
+    """The events of job runs, once there are any: they are sent after the run has ended."""
+    return list(until(lambda: [event for event in cloud.events if event["source"] == "aws.glue"], "nothing was told"))
+
+
 def test_a_run_reads_and_writes_s3_and_leaves_the_script_untouched(tmp_path: Path) -> None:
     with serve(Glue, tmp_path=tmp_path) as cloud:
         _job(cloud, SCRIPT)
@@ -112,7 +130,7 @@ def test_a_run_reads_and_writes_s3_and_leaves_the_script_untouched(tmp_path: Pat
         assert any(key.startswith("features/run-1/train/part-") for key in kept)
         assert any(key.startswith("features/run-1/quality/part-") for key in kept)
         assert not [key for key in kept if key.endswith(".crc") or "stale" in key or "_temporary" in key]
-        assert [e["detail"]["state"] for e in cloud.events if e["source"] == "aws.glue"] == ["SUCCEEDED"]
+        assert [event["detail"]["state"] for event in _told(cloud)] == ["SUCCEEDED"]
         assert not (tmp_path / "glue" / run).exists()
 
 
@@ -141,9 +159,28 @@ def test_a_failing_script_fails_the_run_with_its_exception(tmp_path: Path) -> No
         assert found["ErrorMessage"].startswith("ValueError: rule dep_time: 12 rows")
         assert run in found["ErrorMessage"]
         assert "ValueError: rule dep_time: 12 rows" in cloud.streams["/aws-glue/jobs/error", run].lines
-        [event] = [e for e in cloud.events if e["source"] == "aws.glue"]
+        [event] = _told(cloud)
         assert event["detail-type"] == "Glue Job State Change"
         assert (event["detail"]["state"], event["detail"]["severity"]) == ("FAILED", "ERROR")
+
+
+def test_who_sees_that_a_run_has_ended_sees_all_of_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(Glue, tmp_path=tmp_path) as cloud:
+        _job(cloud, "")
+        cloud.client("s3").delete_object(Bucket="data", Key="code/features.py")
+        kept, put = list[dict[str, Any]](), cloud.store.put
+
+        def keeping(kind: str, key: str, document: dict[str, Any]) -> None:
+            kept.append({**document})
+            put(kind, key, document)
+
+        monkeypatch.setattr(cloud.store, "put", keeping)
+        cloud.client("glue").start_job_run(JobName=_name(cloud))
+        _told(cloud)
+        [ended] = [run for run in kept if run["JobRunState"] == "FAILED"]
+        assert ended["ErrorMessage"]
+        assert ended["ExecutionTime"] >= 1
+        assert ended["CompletedOn"] == ended["LastModifiedOn"]
 
 
 def test_a_run_past_its_timeout_is_ended(tmp_path: Path) -> None:
@@ -208,9 +245,21 @@ def test_a_run_that_was_running_when_the_rehearsal_died_is_failed(tmp_path: Path
     with serve(Glue, tmp_path=tmp_path) as cloud:
         _job(cloud, "import time; time.sleep(60)")
         run = cloud.client("glue").start_job_run(JobName=_name(cloud))["JobRunId"]
-        time.sleep(0.5)
-        service = cloud.service("glue")
-        service.stop()
+        until(lambda: any(document.get("Process") for _, document in cloud.store.list(KIND)), "it does not run")
+        cloud.service("glue").stop()
         Glue(cloud).start()
         found = _ended(cloud, run)
         assert (found["JobRunState"], found["ErrorMessage"]) == ("FAILED", "lost when the rehearsal stopped")
+
+
+def test_a_run_that_was_given_up_is_not_begun_late(tmp_path: Path) -> None:
+    with serve(Late, tmp_path=tmp_path) as cloud:
+        _job(cloud, "")
+        run = cloud.client("glue").start_job_run(JobName=_name(cloud))["JobRunId"]
+        service = cloud.service("glue")
+        assert isinstance(service, Late)
+        service.stop()
+        Glue(cloud).start()
+        service.let.set()
+        assert service.worked.wait(60)
+        assert _ended(cloud, run)["ErrorMessage"] == "lost when the rehearsal stopped"
