@@ -11,7 +11,8 @@ from types import TracebackType
 
 import httpx
 
-_TIMEOUT_SECONDS = 10.0
+_TIMEOUT_SECONDS = 70.0
+"""Longer than SageMaker waits for a model: an answer that is late is not lost."""
 
 
 @dataclass

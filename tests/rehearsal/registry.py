@@ -38,7 +38,7 @@ OTHER_SHAPE = GOOD.replace('{"predictions": prediction}', "prediction")
 ODD_REQUEST = "[3, 4]"
 FAILS_SOME = GOOD.replace("    return [model", "    assert data != [3, 4], 'no such row'\n    return [model")
 """Answers the sample request, and refuses the odd one."""
-SLOW_SECONDS = 3
+SLOW_SECONDS = 8
 SLOW = GOOD.replace("    return [model", f"    time.sleep({SLOW_SECONDS})\n    return [model")
 
 
@@ -155,10 +155,16 @@ class Registry:
 
 
 def patient(
-    assembly: Assembly, target: Path, *, slowest_seconds: float = 60, startup_seconds: int | None = None
+    assembly: Assembly,
+    target: Path,
+    *,
+    slowest_seconds: float = 60,
+    startup_seconds: int | None = None,
+    bake_seconds: int | None = None,
 ) -> Path:
     """The assembly with another limit on latency, for a minute lasts half a second, on a machine with other tests;
-    and with an own limit on the time that a server has to answer /ping (SageMaker takes 60 seconds at least)."""
+    with an own limit on the time that a server has to answer /ping (SageMaker takes 60 seconds at least); and with
+    own bakes where a rollout has some."""
     shutil.copytree(assembly.path, target)
     for environment in ("Staging", "Production"):
         template = target / f"FlightDelay-Serving-{environment}.template.json"
@@ -170,5 +176,9 @@ def patient(
             if startup_seconds and found["Type"] == "AWS::SageMaker::EndpointConfig":
                 (variant,) = properties["ProductionVariants"]
                 variant["ContainerStartupHealthCheckTimeoutInSeconds"] = startup_seconds
+            if bake_seconds and found["Type"] == "AWS::SageMaker::Endpoint":
+                policy = properties["DeploymentConfig"]["BlueGreenUpdatePolicy"]
+                if policy["TrafficRoutingConfiguration"]["WaitIntervalInSeconds"]:
+                    policy["TrafficRoutingConfiguration"]["WaitIntervalInSeconds"] = bake_seconds
         template.write_text(json.dumps(content))
     return target

@@ -44,6 +44,23 @@ OF_THE_PLATFORM = "pushline_entry.py"
 """The script that a model's archive has where the platform has trained it."""
 
 
+def gated(go: Path, script: str = DOUBLES, endpoint: str = "") -> str:
+    """The script of a server that comes up once that file is there; with `endpoint` only where it serves that one."""
+    waits = f"while {endpoint!r} in os.environ['SM_MODEL_DIR'] and not os.path.exists({str(go)!r}):"
+    return f"{script}\n{waits}\n    time.sleep(0.02)\n"
+
+
+def held(go: Path, script: str = DOUBLES) -> str:
+    """The script of a server that answers [99] once that file is there, and makes another, `asked`, beside it when it
+    is asked."""
+    waits = f"""    if data == [99]:
+        open({str(go.with_name("asked"))!r}, "w").close()
+        while not os.path.exists({str(go)!r}):
+            time.sleep(0.02)
+    return [model *"""
+    return script.replace("    return [model *", waits)
+
+
 def packed(factor: float = 2, script: str = DOUBLES, name: str = "inference.py") -> bytes:
     """A model.tar.gz with `factor.txt` and a script that serves it."""
     buffer = io.BytesIO()

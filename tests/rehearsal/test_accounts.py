@@ -19,6 +19,7 @@ from rehearsal.landscape import ClientOf, Landscape
 from rehearsal.server import Running
 from tests.conftest import ACCOUNTS, Assembly
 from tests.rehearsal.daemon import running
+from tests.rehearsal.registry import patient
 from tests.rehearsal.serving import OF_THE_PLATFORM, packed
 from tests.rehearsal.waiting import until
 
@@ -78,7 +79,8 @@ class Accounts:
 @pytest.fixture(scope="module")
 def accounts(otherwise: dict[str, Assembly], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Accounts]:
     with running(tmp_path_factory.mktemp("accounts"), time_scale=200) as at:
-        deployment.deploy(at, otherwise["accounts"].path, Console(quiet=True))
+        cdk_out = patient(otherwise["accounts"], tmp_path_factory.mktemp("patient") / "cdk.out")
+        deployment.deploy(at, cdk_out, Console(quiet=True))
         yield Accounts(at, *look(at))
 
 

@@ -16,6 +16,7 @@ from rehearsal.assembly import DeployFailed
 from rehearsal.server import Running
 from rehearsal.service import Params, Permission, Provisioned, ResourceType, Service, ServiceError, Stack
 from tests.rehearsal.daemon import open_queue
+from tests.rehearsal.waiting import until
 
 ASSETS = "s3://cdk-hnb659fds-assets-${AWS::AccountId}-${AWS::Region}"
 
@@ -183,7 +184,8 @@ def test_a_failed_update_rolls_back_what_it_changed_and_says_why(
     with pytest.raises(DeployFailed, match=r"S: UPDATE_ROLLBACK_COMPLETE; B \(AWS::CodeCommit::Repository\): .*broken"):
         assembly.deploy(cloud, worse, said)
     assert did(cloud)[2:] == ["update a new", "update b broken", "update a old"]
-    assert cloud.client("sqs").receive_message(QueueUrl=queue, WaitTimeSeconds=5)["Messages"]
+    sqs = cloud.client("sqs")
+    until(lambda: sqs.receive_message(QueueUrl=queue, WaitTimeSeconds=5).get("Messages"), "no event came")
 
 
 def test_a_failed_create_can_be_deployed_again(start: Callable[..., Running], tmp_path: Path, said: Console) -> None:

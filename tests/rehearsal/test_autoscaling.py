@@ -86,7 +86,7 @@ def test_an_endpoint_grows_with_its_load_and_shrinks_without_and_loses_no_reques
             while not idle.wait(0.02):
                 answers.append(client.post(f"{url}/invocations", json=[1]).status_code)
 
-    clients = [threading.Thread(target=load) for _ in range(2)]
+    clients = [threading.Thread(target=load) for _ in range(8)]
     for client in clients:
         client.start()
     until(lambda: count(cloud, "busy") == 3)
@@ -148,9 +148,11 @@ def test_a_policy_may_track_another_metric_such_as_what_waits_for_each_instance(
     def grown_by_a_backlog_of_ten() -> bool:
         point = {"MetricName": "BacklogPerInstance", "Dimensions": dimensions, "Value": 10.0}
         cloud.client("cloudwatch").put_metric_data(Namespace="Tests", MetricData=[point])
-        return count(cloud, "queued") == 2
+        return count(cloud, "queued") > 1
 
     until(grown_by_a_backlog_of_ten)
+    # The first step is the measure of it; another may follow once the cooldown is over.
+    assert activities(cloud, "queued")[-1]["Description"].endswith("to 2.")
 
 
 def test_a_raised_minimum_takes_effect_at_once_and_the_role_of_the_service_does_it(cloud: Running) -> None:

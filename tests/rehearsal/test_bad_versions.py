@@ -31,9 +31,10 @@ from tests.rehearsal.registry import (
 from tests.rehearsal.waiting import until
 
 TIME_SCALE = 40
-"""So that twice five minutes of baking are longer than a slow answer takes to come and to ring its alarm."""
-SLOWEST_SECONDS = 2.0
-"""Well below the slow version, and well above what a good one takes on a busy machine."""
+BAKE_SECONDS = 600
+"""Twice 15 seconds here: much longer than a slow answer takes to come and to ring its alarm."""
+SLOWEST_SECONDS = 6.0
+"""Below the slow version, and well above what a good one takes on a busy machine."""
 STARTUP_SECONDS = 60
 REQUESTS = 20
 RATES = "Errors5xx|InvocationErrors"
@@ -45,7 +46,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory, assembly: Assembly) -> It
     """The synthesized stacks, with one version live that scales between two and three instances."""
     with running(tmp_path_factory.mktemp("bad") / "state", time_scale=TIME_SCALE) as at:
         cdk_out = patient(assembly, tmp_path_factory.mktemp("patient") / "cdk.out", slowest_seconds=SLOWEST_SECONDS,
-                          startup_seconds=STARTUP_SECONDS)  # fmt: skip
+                          startup_seconds=STARTUP_SECONDS, bake_seconds=BAKE_SECONDS)  # fmt: skip
         deploy(at, cdk_out, Console(quiet=True))
         registry = Registry(at)
         registry.settle(registry.register(instances=(2, 3)), "Approved")

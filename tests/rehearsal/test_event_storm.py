@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -115,4 +116,8 @@ def _count(pid: int, field: str) -> int:
 def _children(pid: int) -> list[str]:
     if not Path(f"/proc/{pid}/task").is_dir():
         return []
-    return [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+    found: list[str] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended in between
+            found += (task / "children").read_text().split()
+    return found

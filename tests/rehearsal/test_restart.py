@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from tests.rehearsal.scientist import CUSTOMERS, Document, Scientist
-from tests.rehearsal.waiting import until
+from tests.rehearsal.waiting import PATIENCE_SECONDS, until
 
 
 def retraining_history(person: Scientist) -> list[str]:
@@ -30,7 +30,10 @@ def test_everything_is_there_after_down_and_up(customers: Scientist, customers_a
     """`up` in another place, and once more where it is."""
     before = json.loads((customers_at_rest / "status.json").read_text())
     history, answer = retraining_history(customers), customers.live(CUSTOMERS)
+    # The reconciler looks by itself now and then, and would be a release that runs, or was lost.
+    customers.wait(CUSTOMERS)
     customers.restart()
+    customers.wait(CUSTOMERS)
     after = customers.status()
     # New data that landed has settled since: what became of it is told on top of what was told before.
     known = len(after["triggers"]) - len(before["triggers"])
@@ -42,7 +45,8 @@ def test_everything_is_there_after_down_and_up(customers: Scientist, customers_a
     assert customers.live(CUSTOMERS) == answer
     for endpoint in after["endpoints"]:
         assert endpoint["status"] == "InService"
-        assert httpx.get(f"{endpoint['url']}/ping").status_code == 200
+        # A request waits until the endpoint's fleet is up again.
+        assert httpx.get(f"{endpoint['url']}/ping", timeout=PATIENCE_SECONDS).status_code == 200
     customers.git("clone", "--quiet", customers.verb("remote").strip(), str(tmp_path / "again"))
     assert (tmp_path / "again" / "model_code" / CUSTOMERS / "model.yaml").is_file()
     assert customers.executions(CUSTOMERS) == {row["execution"] for row in before["pipelines"]}

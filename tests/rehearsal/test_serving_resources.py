@@ -112,7 +112,7 @@ def test_an_endpoint_is_made_updated_in_place_tagged_and_deleted(cloud: Loopback
     assert described["LastDeploymentConfig"]["BlueGreenUpdatePolicy"]["TerminationWaitInSeconds"] == 30
     tags = {tag["Key"]: tag["Value"] for tag in client.list_tags(ResourceArn=made.physical_id)["Tags"]}
     assert tags | {"team": "us", "pushline:model-package": "2"} == tags
-    assert httpx.post(f"{tags['rehearsal:url']}/invocations", json=[1]).json() == [3]
+    assert httpx.post(f"{tags['rehearsal:url']}/invocations", json=[1], timeout=60).json() == [3]
     template.delete("Endpoint", made)
     template.delete("Endpoint", made)
     assert client.list_endpoints()["Endpoints"] == []

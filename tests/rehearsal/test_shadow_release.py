@@ -39,12 +39,12 @@ def output_fn(prediction, accept):
     return json.dumps(prediction)
 """
 REQUESTS = 20
-SHADOW_MINUTES = 3
+SHADOW_MINUTES = 5
 
 
 @pytest.fixture(scope="module")
 def person(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scientist]:
-    """The model is deployed, without a version; a shadow gets some twenty seconds."""
+    """The model is deployed, without a version; a shadow gets half a minute."""
     clone = private_clone(tmp_path_factory.mktemp("shadow") / "clone")
     folder = write_model(clone, MODEL)
     (folder / "inference.py").write_text(INFERENCE)

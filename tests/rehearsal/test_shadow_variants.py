@@ -18,7 +18,7 @@ import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from rehearsal.sagemaker import SageMaker
+from rehearsal.sagemaker import SageMaker, mirror
 from rehearsal.sagemaker.fleet import PROCESS
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.conftest import ROOT
@@ -51,6 +51,12 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]
         yield running
 
 
+@pytest.fixture
+def none_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room for every copy, however far the shadow is behind on a busy machine."""
+    monkeypatch.setattr(mirror, "WAITING", 2 * REQUESTS)
+
+
 def live(cloud: Loopback, pair: str, script: str = DOUBLES, **options: Any) -> str:
     """An endpoint that doubles, and its shadow variant, which triples in its own way; its address."""
     shadowed(cloud, pair, packed(), packed(3, script), **options)
@@ -67,7 +73,7 @@ def load(url: str) -> Counter[tuple[int, str]]:
     answers: list[tuple[int, str]] = []
 
     def send() -> None:
-        with httpx.Client(timeout=10) as client:
+        with httpx.Client(timeout=60) as client:
             for number in range(REQUESTS // CLIENTS):
                 answer = client.post(f"{url}/invocations", json=[number % 10])
                 answers.append((answer.status_code, f"{answer.json()[0] / (number % 10 or 1):g}"))
@@ -115,6 +121,7 @@ def pairs(records: list[dict[str, Any]]) -> Counter[tuple[float, float]]:
     )
 
 
+@pytest.mark.usefixtures("none_dropped")
 def test_every_request_is_answered_by_production_and_copied_to_the_shadow(cloud: Loopback, pair: str) -> None:
     url = live(cloud, pair, capture=CAPTURE)
     assert load(url) == {(200, "doubled"): REQUESTS}
@@ -122,10 +129,11 @@ def test_every_request_is_answered_by_production_and_copied_to_the_shadow(cloud:
     assert pairs(captured(cloud, pair, "AllTraffic")) == {(n, 2.0 * n): REQUESTS / 10 for n in range(10)}
     assert pairs(captured(cloud, pair, "Shadow")) == {(n, 3.0 * n): REQUESTS / 10 for n in range(10)}
     until(lambda: measured(cloud, pair, "Invocations", "Shadow") == REQUESTS)
-    assert measured(cloud, pair, "Invocations", "AllTraffic") == REQUESTS
+    until(lambda: measured(cloud, pair, "Invocations", "AllTraffic") == REQUESTS)
     assert measured(cloud, pair, "Invocation5XXErrors", "Shadow") == 0
 
 
+@pytest.mark.usefixtures("none_dropped")
 def test_what_was_captured_is_compared_request_by_request(cloud: Loopback, pair: str, tmp_path: Path) -> None:
     """With the very code that the processing job runs, on the files that the endpoint wrote."""
     sys.path.insert(0, str(ROOT / "contract" / "entry"))  # as in the unpacked bundle
@@ -151,6 +159,7 @@ def test_what_was_captured_is_compared_request_by_request(cloud: Loopback, pair:
     assert (tmp_path / "output" / "answers.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.usefixtures("none_dropped")
 def test_a_shadow_that_answers_500_fails_no_request(cloud: Loopback, pair: str) -> None:
     url = live(cloud, pair, FAILS)
     assert load(url) == {(200, "doubled"): REQUESTS}
@@ -162,8 +171,9 @@ def test_a_shadow_that_hangs_delays_no_request_and_what_it_can_not_take_is_count
     url = live(cloud, pair, HANGS)
     began = time.monotonic()
     assert load(url) == {(200, "doubled"): REQUESTS}
-    assert time.monotonic() - began < 30, "one request alone would have hung for an hour"
-    until(lambda: measured(cloud, pair, "ShadowRequestsDropped", "Shadow", "Rehearsal") == REQUESTS - 100)
+    assert time.monotonic() - began < 300, "one request alone would have hung for an hour"
+    dropped = REQUESTS - mirror.WAITING
+    until(lambda: measured(cloud, pair, "ShadowRequestsDropped", "Shadow", "Rehearsal") == dropped > 0)
     # It ends with the test at once, since nobody waits for a shadow's answers.
     for _, document in cloud.store.list(PROCESS):
         os.kill(document["pid"], signal.SIGKILL)
@@ -181,6 +191,7 @@ def test_a_shadow_that_crashes_on_every_request_fails_none(cloud: Loopback, pair
     assert measured(cloud, pair, "Invocation5XXErrors", "AllTraffic") == 0
 
 
+@pytest.mark.usefixtures("none_dropped")
 def test_the_shadows_weight_is_its_share_of_the_requests(cloud: Loopback, pair: str) -> None:
     url = live(cloud, pair, weight=0.25)
     assert load(url) == {(200, "doubled"): REQUESTS}
@@ -198,7 +209,7 @@ def test_a_shadow_is_added_and_removed_all_at_once_and_not_by_canary(cloud: Loop
     sagemaker.update_endpoint(EndpointName=pair, EndpointConfigName="alone")
     described = settled(cloud, pair)
     assert (described["EndpointConfigName"], "ShadowProductionVariants" in described) == ("alone", False)
-    assert httpx.post(f"{url}/invocations", json=[1]).json() == [2]
+    assert httpx.post(f"{url}/invocations", json=[1], timeout=60).json() == [2]
     assert len(cloud.store.list(PROCESS)) == 2
 
 

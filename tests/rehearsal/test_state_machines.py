@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -155,14 +154,13 @@ def test_an_execution_ends_when_its_time_is_over(machines: Machines) -> None:
 
 
 def test_a_stopped_execution_stops_what_it_waits_for(machines: Machines) -> None:
-    child = machines.make({"Wait": {"Type": "Wait", "Seconds": 600, "End": True}})
+    child = machines.make({"Wait": {"Type": "Wait", "Seconds": 36_000, "End": True}})
     parent = machines.make(
         {"A": task("states:startExecution.sync", {"StateMachineArn": child})},
         {"Action": ["states:*", "events:*"], "Resource": "*"},
     )
     execution = machines.start(parent)
-    while not (started := machines.states.list_executions(stateMachineArn=child)["executions"]):
-        time.sleep(0.05)
+    started = until(lambda: machines.states.list_executions(stateMachineArn=child)["executions"])
     machines.states.stop_execution(executionArn=execution, cause="enough")
     assert machines.finish(started[0]["executionArn"])["status"] == "ABORTED"
     assert machines.finish(execution)["status"] == "ABORTED"

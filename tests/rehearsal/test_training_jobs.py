@@ -107,6 +107,11 @@ def _log(cloud: Loopback) -> list[str]:
     return lines
 
 
+def _states(cloud: Loopback) -> list[str]:
+    """The states that events told."""
+    return [event["detail"]["TrainingJobStatus"] for event in cloud.events]
+
+
 def _wait_for_line(cloud: Loopback, line: str) -> None:
     until(lambda: any(line in stream.lines for stream in cloud.streams.values()), f"no line {line!r}")
 
@@ -138,15 +143,16 @@ def test_a_job_trains_under_the_container_contract(cloud: Loopback) -> None:
         "Completed",
     ]
     assert "auc=0.74;" in _log(cloud)
-    states = [e["detail"]["TrainingJobStatus"] for e in cloud.events]
-    assert states == ["InProgress", "InProgress", "InProgress", "Completed"]
+    # The event, and the end of the job's folder, come after the status.
+    until(lambda: _states(cloud)[-1:] == ["Completed"], lambda: f"{_states(cloud)}")
+    assert _states(cloud) == ["InProgress", "InProgress", "InProgress", "Completed"]
     assert {p.action for _, p in cloud.authorized} == {
         "ecr:GetAuthorizationToken",
         "ecr:BatchCheckLayerAvailability",
         "ecr:BatchGetImage",
         "ecr:GetDownloadUrlForLayer",
     }
-    assert not list(cloud.state_dir.glob("sagemaker/training-jobs/*/*/*")), "the job's folder is gone"
+    until(lambda: not list(cloud.state_dir.glob("sagemaker/training-jobs/*/*/*")), "the job's folder is there still")
 
 
 def test_a_failing_script_fails_the_job_and_names_the_error(cloud: Loopback) -> None:
@@ -163,7 +169,7 @@ def test_a_failing_script_fails_the_job_and_names_the_error(cloud: Loopback) -> 
 def test_a_job_past_its_maximum_runtime_is_stopped_and_keeps_its_model(cloud: Loopback) -> None:
     script = "import os, pathlib, time\npathlib.Path(os.environ['SM_MODEL_DIR'], 'm').write_text('x')\ntime.sleep(3600)"
     cloud.client("sagemaker").create_training_job(
-        **_request(cloud, script, StoppingCondition={"MaxRuntimeInSeconds": 2})
+        **_request(cloud, script, StoppingCondition={"MaxRuntimeInSeconds": 15})
     )
     job = _ended(cloud)
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
