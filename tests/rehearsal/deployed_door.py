@@ -78,6 +78,11 @@ class Place:
         client_of, landscape = look(self.at)
         return [row for row in triggers(client_of, landscape.start_retraining_log) if row["model"] == model]
 
+    def starts(self, model: str) -> list[Row]:
+        """What the door told of the executions that it started, newest first: an execution can be seen a while earlier,
+        before the door has kept which commit it was that it routed, and so what the next push is compared with."""
+        return [row for row in self.triggers(model) if row["decision"] == "start"]
+
     def started(self, pipeline: str) -> list[Row]:
         """The executions that were started with a reason, oldest first."""
         return [row for row in self.executions(pipeline) if row["trigger"]["triggerType"] == "StartPipelineExecution"]

@@ -10,6 +10,8 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,11 @@ from rehearsal.sagemaker import SageMaker
 from rehearsal.sagemaker.fleet import PROCESS
 from rehearsal.sagemaker.runtime import SageMakerRuntime
 from tests.rehearsal.loopback import Loopback, serve
-from tests.rehearsal.serving import BROKEN, DOUBLES, ROLE, configure, packed, same_python, settled
+from tests.rehearsal.serving import BROKEN, DOUBLES, ROLE, configure, gated, held, packed, same_python, settled
 from tests.rehearsal.waiting import until
 
 UPDATE_LOAD = 400
-"""Requests that are sent, by four clients, while an endpoint is updated."""
+"""The least number of requests that are sent, by four clients, while an endpoint is updated."""
 
 
 @pytest.fixture
@@ -38,9 +40,9 @@ def cloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback]
         yield running
 
 
-def live(cloud: Loopback, name: str = "doubles", **options: Any) -> str:
+def live(cloud: Loopback, name: str = "doubles", script: str = DOUBLES, **options: Any) -> str:
     """An endpoint in service on a configuration of the same name; its address."""
-    configure(cloud, name, packed(), **options)
+    configure(cloud, name, packed(script=script), **options)
     cloud.client("sagemaker").create_endpoint(EndpointName=name, EndpointConfigName=name)
     assert settled(cloud, name)["EndpointStatus"] == "InService"
     return address(cloud, name)
@@ -58,9 +60,20 @@ def invoke(cloud: Loopback, body: bytes, content_type: str = "application/json",
     return runtime.invoke_endpoint(EndpointName=name, ContentType=content_type, Body=body)
 
 
-def statuses(cloud: Loopback) -> list[str]:
+def ask(url: str, **body: Any) -> httpx.Response:
+    """Over plain HTTP, with as much time for an answer as SageMaker gives."""
+    return httpx.post(f"{url}/invocations", timeout=60, **body)
+
+
+def statuses(cloud: Loopback, count: int) -> list[str]:
+    """What was told, once so much was: it is told after it is kept."""
     kind = "SageMaker Endpoint State Change"
-    return [event["detail"]["EndpointStatus"] for event in cloud.events if event["detail-type"] == kind]
+
+    def told() -> list[str]:
+        return [event["detail"]["EndpointStatus"] for event in cloud.events if event["detail-type"] == kind]
+
+    until(lambda: len(told()) >= count, told)
+    return told()
 
 
 def reported(cloud: Loopback, package: str) -> tuple[str, int | None]:
@@ -77,7 +90,7 @@ def test_an_endpoint_answers_boto3_and_plain_http(cloud: Loopback) -> None:
     answer = invoke(cloud, b"[1, 2]")
     assert json.loads(answer["Body"].read()) == [2, 4]
     assert answer["InvokedProductionVariant"] == "AllTraffic"
-    plain = httpx.post(f"{url}/invocations", content="3\n4\n", headers={"Content-Type": "text/csv"})
+    plain = ask(url, content="3\n4\n", headers={"Content-Type": "text/csv"})
     assert plain.json() == [6, 8]
     assert plain.headers["x-amzn-invoked-production-variant"] == "AllTraffic"
     assert plain.headers["x-rehearsal-model-package"] == package
@@ -91,10 +104,11 @@ def test_creating_pulls_the_image_as_the_models_role_and_writes_logs_and_events(
         (ROLE, "ecr:GetAuthorizationToken"),
         (ROLE, "ecr:BatchGetImage"),
     }
-    (stream,) = [key for key in cloud.streams if key[0] == "/aws/sagemaker/Endpoints/doubles"]
+    group = "/aws/sagemaker/Endpoints/doubles"  # written by a thread of its own
+    (stream,) = until(lambda: [key for key in list(cloud.streams) if key[0] == group])
     assert stream[1].startswith("AllTraffic/i-")
-    assert "the model is loaded" in cloud.streams[stream].lines
-    assert statuses(cloud) == ["CREATING", "IN_SERVICE"]
+    until(lambda: "the model is loaded" in cloud.streams[stream].lines, lambda: cloud.streams[stream].lines)
+    assert statuses(cloud, 2) == ["CREATING", "IN_SERVICE"]
 
 
 def test_the_models_own_error_reaches_the_caller(cloud: Loopback) -> None:
@@ -108,7 +122,7 @@ def test_the_models_own_error_reaches_the_caller(cloud: Loopback) -> None:
 
 def test_a_payload_beyond_the_limit_is_refused(cloud: Loopback) -> None:
     url = live(cloud)
-    assert httpx.post(f"{url}/invocations", content=b" " * (25 * 1024 * 1024 + 1)).status_code == 413
+    assert ask(url, content=b" " * (25 * 1024 * 1024 + 1)).status_code == 413
 
 
 def test_an_unknown_endpoint_is_a_validation_error(cloud: Loopback) -> None:
@@ -116,59 +130,77 @@ def test_an_unknown_endpoint_is_a_validation_error(cloud: Loopback) -> None:
         invoke(cloud, b"[1]", name="nowhere")
 
 
-def test_an_update_under_load_loses_no_request(cloud: Loopback) -> None:
-    url = live(cloud, instances=2)
-    configure(cloud, "triples", packed(3), instances=2)
-    answers: list[Any] = []
-    started = threading.Event()
-
-    def load() -> None:
-        with httpx.Client() as client:
-            for _ in range(UPDATE_LOAD // 4):
-                answers.append(client.post(f"{url}/invocations", json=[1]))
-                if len(answers) > 20:
-                    started.set()
-                time.sleep(0.02)  # so that the load outlasts the switch
-
-    clients = [threading.Thread(target=load) for _ in range(4)]
-    for client in clients:
-        client.start()
-    assert started.wait(20)
-    cloud.client("sagemaker").update_endpoint(
-        EndpointName="doubles", EndpointConfigName="triples", RetainAllVariantProperties=True
-    )
-    pending = cloud.client("sagemaker").describe_endpoint(EndpointName="doubles")
-    assert pending["EndpointStatus"] == "Updating"
-    assert pending["PendingDeploymentSummary"]["EndpointConfigName"] == "triples"
-    for client in clients:
-        client.join()
-    assert settled(cloud, "doubles")["EndpointConfigName"] == "triples"
-    answers.append(httpx.post(f"{url}/invocations", json=[1]))
-    assert [answer.status_code for answer in answers] == [200] * (UPDATE_LOAD + 1)
+def test_an_update_under_load_loses_no_request(cloud: Loopback, tmp_path: Path) -> None:
+    url, go = live(cloud, instances=2), tmp_path / "go"
+    configure(cloud, "triples", packed(3, gated(go)), instances=2)
+    with load(url) as answers:
+        cloud.client("sagemaker").update_endpoint(
+            EndpointName="doubles", EndpointConfigName="triples", RetainAllVariantProperties=True
+        )
+        pending = cloud.client("sagemaker").describe_endpoint(EndpointName="doubles")
+        assert pending["EndpointStatus"] == "Updating"
+        assert pending["PendingDeploymentSummary"]["EndpointConfigName"] == "triples"
+        go.touch()
+        assert settled(cloud, "doubles")["EndpointConfigName"] == "triples"
+    answers.append(ask(url, json=[1]))
+    assert len(answers) > UPDATE_LOAD
+    assert {answer.status_code for answer in answers} == {200}
     assert {answer.text for answer in answers} <= {"[2.0]", "[3.0]"}
     assert answers[-1].text == "[3.0]"
 
 
-def test_a_request_in_flight_is_finished_by_the_old_fleet(cloud: Loopback) -> None:
-    url = live(cloud)
-    configure(cloud, "triples", packed(3))
-    cloud.client("sagemaker").update_endpoint(EndpointName="doubles", EndpointConfigName="triples")
-    answers: list[httpx.Response] = []
-    while cloud.client("sagemaker").describe_endpoint(EndpointName="doubles")["EndpointStatus"] == "Updating":
-        answers.append(httpx.post(f"{url}/invocations", json=[99]))
-    assert {answer.status_code for answer in answers} == {200}
+@contextmanager
+def load(url: str) -> Iterator[list[httpx.Response]]:
+    """The answers to four clients that have begun to ask and go on until the block has ended, UPDATE_LOAD times at
+    least."""
+    answers, over = list[httpx.Response](), threading.Event()
+
+    def ask_again() -> None:
+        with httpx.Client(timeout=60) as client:
+            while not over.is_set() or len(answers) < UPDATE_LOAD:
+                answers.append(client.post(f"{url}/invocations", json=[1]))
+                time.sleep(0.02)  # what is updated needs the machine, too
+
+    with ThreadPoolExecutor(4) as clients:
+        asking = [clients.submit(ask_again) for _ in range(4)]
+        try:
+            until(lambda: len(answers) > 20)
+            yield answers
+        finally:
+            over.set()
+    assert all(one.result() is None for one in asking)
+
+
+def test_a_request_in_flight_is_finished_by_the_old_fleet(cloud: Loopback, tmp_path: Path) -> None:
+    go, sagemaker = tmp_path / "go", cloud.client("sagemaker")
+    url, package = live(cloud, script=held(go)), "arn:aws:sagemaker:us-east-1:000000000000:model-package/triples/1"
+    configure(cloud, "triples", packed(3), package=package)
+    with ThreadPoolExecutor(1) as client:
+        request = client.submit(ask, url, json=[99])
+        try:
+            until(go.with_name("asked").exists)
+            sagemaker.update_endpoint(EndpointName="doubles", EndpointConfigName="triples")
+            until(lambda: httpx.get(f"{url}/ping", timeout=60).headers.get("x-rehearsal-model-package") == package)
+            assert ask(url, json=[1]).json() == [3], "the new fleet answers"
+            assert sagemaker.describe_endpoint(EndpointName="doubles")["EndpointStatus"] == "Updating"
+            assert not request.done()
+        finally:
+            go.touch()
+    assert (request.result().status_code, request.result().json()) == (200, [198])
+    assert settled(cloud, "doubles")["EndpointConfigName"] == "triples"
 
 
 def test_a_fleet_that_fails_its_health_check_is_rolled_back(cloud: Loopback) -> None:
     url = live(cloud)
+    before = statuses(cloud, 2)
     configure(cloud, "broken", packed(script=BROKEN))
     cloud.client("sagemaker").update_endpoint(EndpointName="doubles", EndpointConfigName="broken")
     after = settled(cloud, "doubles")
     assert (after["EndpointStatus"], after["EndpointConfigName"]) == ("InService", "doubles")
     assert "did not pass the ping health check" in after["FailureReason"]
     assert "the booster is corrupt" in after["FailureReason"]
-    assert httpx.post(f"{url}/invocations", json=[1]).json() == [2]
-    assert statuses(cloud)[-3:] == ["UPDATING", "ROLLING_BACK", "IN_SERVICE"]
+    assert ask(url, json=[1]).json() == [2]
+    assert statuses(cloud, len(before) + 3) == [*before, "UPDATING", "ROLLING_BACK", "IN_SERVICE"]
 
 
 def test_a_new_endpoint_that_fails_its_health_check_is_failed(cloud: Loopback) -> None:
@@ -182,8 +214,7 @@ def test_a_new_endpoint_that_fails_its_health_check_is_failed(cloud: Loopback) -
 
 def test_no_version_is_live_before_the_new_endpoint_answers(cloud: Loopback, tmp_path: Path) -> None:
     package, go = "arn:aws:sagemaker:us-east-1:000000000000:model-package/doubles/7", tmp_path / "go"
-    waits = f"while not os.path.exists({str(go)!r}):\n    time.sleep(0.02)\n"
-    configure(cloud, "doubles", packed(script=f"{DOUBLES}\n{waits}"), package=package)
+    configure(cloud, "doubles", packed(script=gated(go)), package=package)
     cloud.client("sagemaker").create_endpoint(EndpointName="doubles", EndpointConfigName="doubles")
     assert reported(cloud, package) == ("Creating", None)
     go.touch()
@@ -204,7 +235,7 @@ def test_an_instance_that_dies_is_replaced_and_nobody_notices(cloud: Loopback) -
     url = live(cloud, instances=2)
     before = {name: document["pid"] for name, document in cloud.store.list(PROCESS)}
     os.kill(next(iter(before.values())), signal.SIGKILL)
-    codes = {httpx.post(f"{url}/invocations", json=[1]).status_code for _ in range(50)}
+    codes = {ask(url, json=[1]).status_code for _ in range(50)}
     assert codes == {200}
     until(lambda: len(cloud.store.list(PROCESS)) == 2 and {k for k, _ in cloud.store.list(PROCESS)} != set(before))
 
@@ -214,7 +245,7 @@ def test_deleting_ends_the_servers(cloud: Loopback) -> None:
     cloud.client("sagemaker").delete_endpoint(EndpointName="doubles")
     until(lambda: not cloud.client("sagemaker").list_endpoints()["Endpoints"])
     assert cloud.store.list(PROCESS) == []
-    assert httpx.post(f"{url}/invocations", json=[1]).status_code == 404
+    assert ask(url, json=[1]).status_code == 404
 
 
 def test_an_update_from_a_deleted_configuration_is_refused_as_sagemaker_does(cloud: Loopback) -> None:
@@ -267,7 +298,7 @@ def test_captured_data_has_sagemakers_format_and_place(cloud: Loopback) -> None:
         "CaptureContentTypeHeader": {"CsvContentTypes": ["text/csv"]},
     }
     url = live(cloud, capture=capture)
-    httpx.post(f"{url}/invocations", content="3\n", headers={"Content-Type": "text/csv"})
+    ask(url, content="3\n", headers={"Content-Type": "text/csv"})
     s3 = cloud.client("s3")
     prefix = "captured/doubles/AllTraffic/"
     (found,) = until(lambda: s3.list_objects_v2(Bucket="artifacts", Prefix=prefix).get("Contents"))
@@ -294,7 +325,7 @@ def test_an_endpoint_serves_again_after_a_restart_at_the_same_address(
     with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as second:
         assert address(second, "doubles") == before
         assert second.client("sagemaker").describe_endpoint(EndpointName="doubles")["EndpointStatus"] == "InService"
-        assert httpx.post(f"{before}/invocations", json=[1], timeout=60).json() == [2]
+        assert ask(before, json=[1]).json() == [2]
     with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as third:
         assert json.loads(invoke(third, b"[1]")["Body"].read()) == [2]
 
@@ -306,7 +337,7 @@ def test_an_endpoint_that_can_not_be_served_again_has_failed(tmp_path: Path, mon
     (script,) = tmp_path.rglob("inference.py")
     script.write_text(BROKEN)
     with serve(SageMaker, SageMakerRuntime, tmp_path=tmp_path) as second:
-        answer = httpx.post(f"{url}/invocations", json=[1], timeout=60)
+        answer = ask(url, json=[1])
         assert (answer.status_code, answer.text) == (404, "Endpoint doubles is not in service")
         assert settled(second, "doubles")["EndpointStatus"] == "Failed"
 

@@ -8,16 +8,16 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 
 from rehearsal.model_server import SERVE
-from tests.rehearsal.serving import BROKEN, DOUBLES
+from tests.rehearsal.serving import BROKEN, DOUBLES, held
+from tests.rehearsal.waiting import until
 
 DEFAULTS = """
 class Sum:
@@ -37,7 +37,6 @@ def model_fn(model_dir):
 def input_fn(body, content_type):
     raise Unprocessable("carrier is missing")
 """
-SLOW = DOUBLES.replace("time.sleep(0.5)", "time.sleep(2)")
 
 
 @contextmanager
@@ -77,19 +76,22 @@ def process(folder: Path, script: str, program: str = "inference.py") -> Iterato
 
 @contextmanager
 def served(folder: Path, script: str = DOUBLES) -> Iterator[httpx.Client]:
-    with process(folder, script) as running, httpx.Client(base_url=running.args[0]) as client:  # type: ignore[index,arg-type]
-        _wait(client)
+    with process(folder, script) as running, asking(running) as client:
         yield client
 
 
-def _wait(client: httpx.Client) -> None:
-    for _ in range(200):
-        try:
-            if client.get("/ping").status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError("the server did not come up")
+@contextmanager
+def asking(running: subprocess.Popen[str]) -> Iterator[httpx.Client]:
+    """A client of the server, which answers."""
+    with httpx.Client(base_url=running.args[0], timeout=60) as client:  # type: ignore[index,arg-type]
+        until(lambda: _answers(client), "the server did not come up")
+        yield client
+
+
+def _answers(client: httpx.Client) -> bool:
+    with suppress(httpx.TransportError):
+        return client.get("/ping").status_code == 200
+    return False
 
 
 def test_the_scripts_own_functions_answer(tmp_path: Path) -> None:
@@ -165,24 +167,26 @@ def test_a_model_that_cannot_be_loaded_ends_the_process_with_the_reason(
 ) -> None:
     with process(tmp_path, script, program) as running:
         assert reason in running.args[1]  # type: ignore[index,operator]
-        assert running.wait(10) != 0
+        assert running.wait(60) != 0
 
 
 def test_sigterm_finishes_the_request_in_flight(tmp_path: Path) -> None:
-    with process(tmp_path, SLOW) as running, httpx.Client(base_url=running.args[0]) as client:  # type: ignore[index,arg-type]
-        _wait(client)
+    go = tmp_path / "go"
+    with process(tmp_path, held(go)) as running, asking(running) as client:
         answers: list[httpx.Response] = []
-        asking = threading.Thread(target=lambda: answers.append(client.post("/invocations", json=[99])))
-        asking.start()
-        time.sleep(0.5)
+        request = threading.Thread(target=lambda: answers.append(client.post("/invocations", json=[99])))
+        request.start()
+        until(go.with_name("asked").exists)
         running.send_signal(signal.SIGTERM)
-        asking.join(20)
+        until(lambda: not _answers(client), "it has not taken the signal")
+        go.touch()
+        request.join(60)
         assert [answer.json() for answer in answers] == [[198]]
-        running.wait(20)
+        running.wait(60)
 
 
 def test_the_server_goes_when_whoever_started_it_is_gone(tmp_path: Path) -> None:
     with process(tmp_path, DOUBLES) as running:
         assert running.stdin is not None
         running.stdin.close()
-        running.wait(20)
+        running.wait(60)

@@ -114,7 +114,8 @@ def test_a_job_reads_its_inputs_and_uploads_its_outputs(cloud: Loopback) -> None
     assert "xgboost-3.2-0" in _log(cloud)[0]
     assert '"ProcessingJobName": "flight-delay-1"' in _log(cloud)[1]
     assert _log(cloud)[-1].endswith("flight")
-    assert [e["detail"]["ProcessingJobStatus"] for e in cloud.events][-1] == "Completed"
+    until(lambda: len(cloud.events) >= 2, "its end was not told")  # told after it is kept
+    assert [event["detail"]["ProcessingJobStatus"] for event in cloud.events] == ["InProgress", "Completed"]
 
 
 def test_a_failing_entrypoint_fails_the_job_with_its_exit_code(cloud: Loopback) -> None:

@@ -23,16 +23,16 @@ def place(assembly: Assembly, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_a_merge_retrains_what_it_brings_and_nothing_that_was_there(place: Place) -> None:
     before, merged = place.model("before_the_merge"), place.model("merged")
     place.push(model_code__merged__model_dot_yaml="name: merged", model_code__merged__train_dot_py="# 1")
-    until(lambda: len(place.started(merged)) == 1, "the push started nothing")
+    until(lambda: len(place.starts("merged")) == 1, "the push started nothing")
     git(place.clone, "checkout", "-q", "-b", "side")
     commit(place.clone, model_code__merged__train_dot_py="# 2")
     git(place.clone, "checkout", "-q", "main")
     place.push(model_code__before_the_merge__model_dot_yaml="name: before_the_merge")
-    until(lambda: len(place.started(before)) == 1, "the push started nothing")
+    until(lambda: len(place.starts("before_the_merge")) == 1, "the push started nothing")
     git(place.clone, "merge", "-q", "--no-ff", "-m", "merge", "side")
     pushed = place.push_head()
     assert len(git(place.clone, "rev-list", "--parents", "-n1", pushed).split()) == 3
-    until(lambda: len(place.started(merged)) == 2, f"the merge started nothing: {place.triggers('merged')}")
+    until(lambda: len(place.starts("merged")) == 2, lambda: f"the merge started nothing: {place.triggers('merged')}")
     assert place.reason(merged) == f"push {pushed[:8]} changes model_code/merged/train.py"
     assert len(place.started(before)) == 1
 
@@ -40,13 +40,14 @@ def test_a_merge_retrains_what_it_brings_and_nothing_that_was_there(place: Place
 def test_a_forced_push_retrains_what_it_takes_back(place: Place) -> None:
     other, pipeline = place.model("kept"), place.model("forced")
     place.push(model_code__forced__train_dot_py="# 1", model_code__kept__train_dot_py="# 1")
-    until(lambda: len(place.started(pipeline)) == 1, "the push started nothing")
+    until(lambda: len(place.starts("forced")) == 1, "the push started nothing")
     place.push(model_code__forced__train_dot_py="# 2")
-    until(lambda: len(place.started(pipeline)) == 2, "the push started nothing")
+    until(lambda: len(place.starts("forced")) == 2, "the push started nothing")
     git(place.clone, "reset", "-q", "--hard", "HEAD~1")
     commit(place.clone, README="forced")
     pushed = place.push_head("--force")
-    until(lambda: len(place.started(pipeline)) == 3, f"the forced push started nothing: {place.triggers('forced')}")
+    until(lambda: len(place.starts("forced")) == 3,
+          lambda: f"the forced push started nothing: {place.triggers('forced')}")  # fmt: skip
     assert place.reason(pipeline) == f"push {pushed[:8]} changes model_code/forced/train.py"
     assert len(place.started(other)) == 1
 
@@ -56,13 +57,13 @@ def test_a_file_moved_from_one_model_to_another_retrains_both(place: Place) -> N
     place.push(model_code__giver__encode_dot_py="# the same bytes here and there\n" * 20,
                model_code__giver__model_dot_yaml="name: giver", model_code__taker__model_dot_yaml="name: taker",
                )  # fmt: skip
-    until(lambda: place.started(giver) and place.started(taker), "the push started nothing")
+    until(lambda: place.starts("giver") and place.starts("taker"), "the push started nothing")
     git(place.clone, "mv", "model_code/giver/encode.py", "model_code/taker/encode.py")
     commit(place.clone)
     assert "R100" in git(place.clone, "show", "--name-status", "-M", "--format=", "HEAD")
     place.push_head()
-    until(lambda: len(place.started(giver)) == len(place.started(taker)) == 2,
-          f"not both: {place.triggers('giver')} {place.triggers('taker')}")  # fmt: skip
+    until(lambda: len(place.starts("giver")) == len(place.starts("taker")) == 2,
+          lambda: f"not both: {place.triggers('giver')} {place.triggers('taker')}")  # fmt: skip
     assert place.reason(giver).endswith("changes model_code/giver/encode.py")
     assert place.reason(taker).endswith("changes model_code/taker/encode.py")
 
@@ -70,12 +71,12 @@ def test_a_file_moved_from_one_model_to_another_retrains_both(place: Place) -> N
 def test_a_push_that_was_not_told_is_found_by_looking(place: Place) -> None:
     pipeline, rules = place.model("untold"), place.at.client("events")
     place.push(model_code__untold__model_dot_yaml="name: untold")
-    until(lambda: len(place.started(pipeline)) == 1, "the push started nothing")
+    until(lambda: len(place.starts("untold")) == 1, "the push started nothing")
     (rule,) = [row for row in rules.list_rules()["Rules"] if "aws.codecommit" in row.get("EventPattern", "")]
     rules.disable_rule(Name=rule["Name"])
     try:
         pushed = place.push(model_code__untold__train_dot_py="# lost")
-        until(lambda: len(place.started(pipeline)) == 2, "nobody looked")
+        until(lambda: len(place.starts("untold")) == 2, "nobody looked")
     finally:
         rules.enable_rule(Name=rule["Name"])
     assert place.reason(pipeline) == f"push {pushed[:8]} changes model_code/untold/train.py"
@@ -86,14 +87,17 @@ def test_a_push_while_a_reconciler_runs_is_retrained_meanwhile_and_leaves_it_alo
     machines = place.at.client("stepfunctions")
     release = machines.start_execution(stateMachineArn=machine, input='{"started_by": "SelfHeal"}')["executionArn"]
     pushed = place.push(model_code__released__train_dot_py="# while it is released")
-    until(lambda: _at_rest(place, pipeline, pushed), f"the push waits: {place.triggers('released')}")
-    (row,) = place.triggers("released")
-    assert (row["decision"], place.started(pipeline)[0]["status"]) == ("start", "Succeeded")
+    until(lambda: _at_rest(place, pipeline, pushed), lambda: f"the push waits: {place.triggers('released')}")
+    until(lambda: place.starts("released"), lambda: f"no start was told: {place.triggers('released')}")
+    assert "defer" not in [row["decision"] for row in place.triggers("released")]
+    assert place.started(pipeline)[0]["status"] == "Succeeded"
     assert machines.describe_execution(executionArn=release)["status"] == "RUNNING"
 
 
-def test_what_an_older_commit_trains_is_never_registered_after_a_newer_one(place: Place) -> None:
-    """The execution that the pipeline's creation starts trains the older commit, long enough for two pushes."""
+def test_the_newest_push_waits_for_what_retrains_and_supersedes_those_that_wait(place: Place) -> None:
+    """The execution that the pipeline's creation starts trains the older commit, long enough for two pushes.
+
+    What happens if it is abandoned and goes on: `test_overtaken.py`."""
     oldest = place.push(model_code__racing__train_dot_py="# oldest")
     pipeline = place.model("racing", seconds=1500)
     until(lambda: _retrain_stage(place, pipeline).get("latestExecution", {}).get("status") == "InProgress",

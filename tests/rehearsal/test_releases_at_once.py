@@ -69,6 +69,17 @@ def duplicate(registry: Registry, environment: str = "Staging") -> None:
         registry.at.client("stepfunctions").start_execution(stateMachineArn=registry.reconciler(environment))
 
 
+def looked(registry: Registry, since: float) -> None:
+    """Wait until both environments have begun to look since then: nothing runs before an event has arrived."""
+    states = registry.at.client("stepfunctions")
+
+    def began(environment: str) -> bool:
+        found = states.list_executions(stateMachineArn=registry.reconciler(environment))["executions"]
+        return any(one["startDate"].timestamp() >= since for one in found)
+
+    until(lambda: all(began(environment) for environment in ENVIRONMENTS))
+
+
 def rest(registry: Registry) -> None:
     """Nothing runs, and nothing is started by what has just ended."""
     quiet = 0
@@ -110,7 +121,9 @@ def test_manual_approval_asks_once(people: People) -> None:
     assert came_to(people.registry, "UPDATE_COMPLETE", began) == 1
     assert states.count("Look at the registry") > DUPLICATES + 2, "others looked meanwhile"
     assert people.registry.live("production") != version
+    rejected = time.time()
     people.registry.decide(version, "Rejected")
+    looked(people.registry, rejected)
     rest(people.registry)
 
 
@@ -146,9 +159,10 @@ def came_to(registry: Registry, status: str, since: float) -> int:
 
 
 def test_people_of_each_environment_are_told_once_that_every_version_is_rejected(people: People) -> None:
-    live = people.registry.live()
+    live, rejected = people.registry.live(), time.time()
     for _ in range(DUPLICATES):
         people.registry.decide(live, "Rejected")
+    looked(people.registry, rejected)
     rest(people.registry)
     for environment in ENVIRONMENTS:
         (told,) = people.told(environment)
