@@ -71,6 +71,7 @@ class Router:
                 proxy_headers=False,
                 access_log=False,
                 log_level="warning",
+                timeout_keep_alive=75,  # longer than clients keep an idle connection, so that none uses a dying one
                 timeout_graceful_shutdown=2,
             )
         )

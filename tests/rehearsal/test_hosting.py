@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -96,6 +98,19 @@ def test_an_endpoint_answers_boto3_and_plain_http(cloud: Loopback) -> None:
     assert plain.headers["x-rehearsal-model-package"] == package
     with urllib.request.urlopen(f"{url}/ping") as ping:
         assert ping.status == 200
+
+
+def test_an_idle_connection_is_kept_for_longer_than_clients_keep_one(cloud: Loopback) -> None:
+    """Else a request may go into a connection that is being closed; httpx gives one up after five seconds."""
+    place = urlsplit(live(cloud))
+    connection = http.client.HTTPConnection(place.netloc, timeout=60)
+    connection.request("GET", f"{place.path}/ping")
+    assert connection.getresponse().read() is not None
+    time.sleep(6)
+    connection.auto_open = 0
+    connection.request("GET", f"{place.path}/ping")
+    assert connection.getresponse().status == 200
+    connection.close()
 
 
 def test_creating_pulls_the_image_as_the_models_role_and_writes_logs_and_events(cloud: Loopback) -> None:
