@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from bench import routing, serving, spark, synth
+from bench import door, routing, serving, spark, synth
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class Benchmark:
 BENCHMARKS = {
     "synth": Benchmark("Synthesis, seconds (median of 3)", synth.measure),
     "routing": Benchmark("Routing a push: 1,000 files over 200 models (median of 5)", routing.measure),
+    "door": Benchmark(
+        "start_retraining for a push: 1,000 files, 200 models, AWS answering after 20 ms (median of 3)", door.measure
+    ),
     "spark": Benchmark("A feature job, start to end (median of 3, in turn)", spark.measure),
     "serving": Benchmark(
         "Serving one row, requests/s and p99 (xgboost, 100 trees, 17 features, one worker)", serving.measure

@@ -1,4 +1,4 @@
-"""`./pushline bench`, by the one benchmark that takes no more than a second."""
+"""`./pushline bench`, by the benchmarks that take no more than some seconds."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def test_a_benchmark_prints_ratios_against_its_floor() -> None:
     assert "Routing a push" in done.stdout
     assert "floor" in done.stdout
     assert "1.0" in done.stdout
+
+
+def test_the_door_is_measured_with_its_calls() -> None:
+    done = bench("door")
+    assert done.returncode == 0, done.stderr
+    assert "a push that concerns one model" in done.stdout
+    assert "a push that concerns all 200" in done.stdout
 
 
 @pytest.mark.parametrize("wrong", [["rooting"], ["routing", "synths"]])
