@@ -64,7 +64,7 @@ class Account:
 
     def _made(self, service: str) -> Any:
         keys = {"aws_access_key_id": "x", "aws_secret_access_key": "x", "region_name": REGION}
-        client: Any = boto3.client(service, **keys)  # type: ignore[call-overload]
+        client: Any = boto3.client(service, **keys)
         client._make_api_call = self._answer
         return client
 
