@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from lambdas.start_retraining.events import Arrival, Ignored, Push, Request, Settled, Watched, parse
+from contract.model import MAXIMUM_SLUG
+from lambdas.start_retraining import advice
+from lambdas.start_retraining.events import Arrival, Ignored, Push, Request, Settled, Watched, is_name, parse
 from tests.lambdas.retraining_world import (
     ACCOUNT,
     ARN,
@@ -99,3 +101,9 @@ def test_what_comes_back_is_what_was_put_off() -> None:
 def test_what_is_forged_foreign_or_nothing_is_ignored_with_the_reason(event: Params, why: str) -> None:
     with pytest.raises(Ignored, match=why):
         told(event)
+
+
+def test_a_name_may_be_as_long_as_verify_lets_it_be() -> None:
+    longest = MAXIMUM_SLUG * "a"
+    assert (is_name(longest), is_name(f"{longest}a")) == (True, False)
+    assert f"at most {MAXIMUM_SLUG} characters" in advice.about_unfit(f"{longest}a")

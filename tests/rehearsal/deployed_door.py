@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -104,7 +104,7 @@ class Place:
 def door(folder: Path, assembly: Assembly) -> Iterator[Place]:
     """Only the foundation's and the repository's stacks, deployed into a rehearsal of their own."""
     with running(folder / "state", time_scale=TIME_SCALE) as at:
-        cloud_assembly.deploy(at, _only(assembly.path, folder / "cdk.out"), Console(quiet=True))
+        cloud_assembly.deploy(at, only(assembly.path, folder / "cdk.out", STACKS), Console(quiet=True))
         make_role(at, "retrain", "states.amazonaws.com")
         make_role(at, "pipeline", "codepipeline.amazonaws.com", {"Action": "*", "Resource": "*"})
         at.client("s3").create_bucket(Bucket="store")
@@ -120,12 +120,12 @@ def head(execution: Row) -> str:
     return next((str(revision["revisionId"]) for revision in execution.get("sourceRevisions", ())), "")
 
 
-def _only(source: Path, target: Path) -> Path:
-    """The assembly with no model's stacks."""
+def only(source: Path, target: Path, stacks: Collection[str]) -> Path:
+    """The assembly with no other stacks."""
     shutil.copytree(source, target)
     manifest = json.loads((target / "manifest.json").read_text())
     kept = {name: found for name, found in manifest["artifacts"].items()
-            if name.removesuffix(".assets") in STACKS or found["type"] == "cdk:tree"}  # fmt: skip
+            if name.removesuffix(".assets") in stacks or found["type"] == "cdk:tree"}  # fmt: skip
     (target / "manifest.json").write_text(json.dumps({**manifest, "artifacts": kept}))
     return target
 

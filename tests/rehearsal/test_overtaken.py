@@ -6,9 +6,7 @@ The jobs before them are left out, and each execution waits where the test lets 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +16,7 @@ from rehearsal import assembly as assemblies
 from rehearsal import audit
 from tests.conftest import Assembly
 from tests.rehearsal.daemon import running
+from tests.rehearsal.deployed_door import only
 from tests.rehearsal.test_guardrails import TRAINING_STACK, Deployed
 from tests.rehearsal.waiting import until
 from tests.stacks.test_retrain_workflow import REQUEST
@@ -32,17 +31,8 @@ OLD, NEW = "a" * 40, "b" * 40
 def deployed(tmp_path_factory: pytest.TempPathFactory, assembly: Assembly) -> Iterator[Deployed]:
     folder = tmp_path_factory.mktemp("overtaken")
     with running(folder / "state") as cloud:
-        assemblies.deploy(cloud, _only(assembly.path, folder / "cdk.out"), Console(quiet=True))
+        assemblies.deploy(cloud, only(assembly.path, folder / "cdk.out", STACKS), Console(quiet=True))
         yield Deployed(cloud)
-
-
-def _only(source: Path, target: Path) -> Path:
-    shutil.copytree(source, target)
-    manifest = json.loads((target / "manifest.json").read_text())
-    kept = {name: found for name, found in manifest["artifacts"].items()
-            if name.removesuffix(".assets") in STACKS or found["type"] == "cdk:tree"}  # fmt: skip
-    (target / "manifest.json").write_text(json.dumps({**manifest, "artifacts": kept}))
-    return target
 
 
 class Halting:
