@@ -1,7 +1,9 @@
-"""The reconciler's verdict on an update of the serving stack that rolled back: by its events, whose fault was it?
+"""The reconciler's verdict on an update of the serving stack that is not there any more: by its events, whose fault
+was it?
 
 Only what was to be released, or to be a shadow, is rejected (`release_judgement.py`); an endpoint that was changing by
-itself is waited for (`release_busy_endpoint.py`), and then the update is begun again.
+itself is waited for (`release_busy_endpoint.py`), and then the update is begun again. Between two looks another
+execution's update may have followed: events are told apart by the token of the update that caused them.
 """
 
 from __future__ import annotations
@@ -9,28 +11,43 @@ from __future__ import annotations
 from stacks.deployment import Deployment
 from stacks.release_busy_endpoint import BUSY, WAIT_FOR_ENDPOINT
 from stacks.release_shadow import PURPOSE
-from stacks.release_steps import AT_REST, DOUBTS, REJECT, TELL_FAILED, TELL_STOPPED, call, choice, otherwise, when
+from stacks.release_steps import (
+    AT_REST,
+    DOUBTS,
+    REJECT,
+    TELL_FAILED,
+    TELL_STOPPED,
+    WAIT,
+    call,
+    choice,
+    otherwise,
+    when,
+)
 from stacks.states import State, expression
 
-FIND_OUT = "Find out why it rolled back"
+FIND_OUT = "Find out what became of the update"
 FAULT = "Whose fault is it that it rolled back?"
+NOT_FAILED = "$why = ''"
+"""The update has done what it should, or so much has happened since that it can't be seen any more."""
 
 
 def rollback(deployment: Deployment) -> dict[str, State]:
-    """From a stack that has rolled back to who is told, rejected or waited for."""
+    """From a stack that is not on its target to who is told, rejected or waited for."""
     status = "the serving stack is in ' & $stack.status & '.'"
-    # Newest first: the last of what failed since then is the cause, the rest follows from it.
+    # Newest first: the last of what failed is the cause, the rest follows from it.
     cause = """(
-        $first := [$states.result.StackEvents[$toMillis(Timestamp) >= $toMillis($updated)
-            and $contains(ResourceStatus, /_FAILED$/)]][-1];
-        'The update of the serving stack rolled back (' & $stack.status & '). '
-            & $first.LogicalResourceId & ' ' & $first.ResourceStatusReason )"""
+        $own := $states.result.StackEvents[ClientRequestToken = $token];
+        $first := $own[$contains(ResourceStatus, /_FAILED$/)][-1];
+        $exists($first) ? 'The update of the serving stack rolled back (' & $own[0].ResourceStatus & '). '
+            & $first.LogicalResourceId & ' ' & $first.ResourceStatusReason : '' )"""
+    unseen = f"$stack.status = 'UPDATE_COMPLETE' ? '' : 'The update of the serving stack rolled back: {status}"
     return {
         FIND_OUT: call(
             "cloudformation:describeStackEvents", {"StackName": deployment.serving_stack}, FAULT,
-            assign={"why": expression(cause)}, catch=FAULT,
-            caught={"why": expression(f"'The update of the serving stack rolled back: {status}")}),
+            assign={"why": expression(cause)}, catch=FAULT, caught={"why": expression(unseen)}),
         FAULT: choice(
+            when(f"{NOT_FAILED} and $purpose = 'put back'", TELL_FAILED),
+            when(NOT_FAILED, WAIT),
             *_met_busy_endpoint(deployment),
             when("$purpose = 'put back'", TELL_FAILED, reason=expression(f"$reason & ' It was not put back: {status}")),
             when(f"$contains($why, {BUSY})", TELL_STOPPED, problem=expression("$why")),

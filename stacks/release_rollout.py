@@ -18,7 +18,6 @@ from stacks.release_steps import (
     CLEAR,
     DESCRIBE_ENDPOINT,
     DESCRIBE_MODEL,
-    DOUBTS,
     IN_PROGRESS,
     LOOK,
     POLL_SECONDS,
@@ -30,16 +29,17 @@ from stacks.release_steps import (
     TELL_FAILED,
     TELL_STOPPED,
     TESTED_TAG,
-    TRIED_HERE,
     TURN_TAG,
     UPDATE,
     WAIT,
     call,
     choice,
     describe_stack,
+    look_again,
     otherwise,
     remember,
     tag_of,
+    tried_and_failed,
     wait,
     when,
 )
@@ -109,11 +109,12 @@ def _see_before(deployment: Deployment) -> dict[str, State]:
 
 def _update(deployment: Deployment) -> dict[str, State]:
     pairs = "$keys($target).{'ParameterKey': $, 'ParameterValue': $lookup($target, $)}"
+    token = expression(f"$hash($states.context.Execution.Id & {ENTERED}, 'SHA-256')")
     arguments = {"StackName": deployment.serving_stack, "UsePreviousTemplate": True, "RoleARN": "${UpdateRole}",
-                 "Parameters": expression(pairs)}  # fmt: skip
-    busy = "$contains($problem, /_IN_PROGRESS|Rate exceeded|Throttl/)"
+                 "ClientRequestToken": token, "Parameters": expression(pairs)}  # fmt: skip
+    busy = "$contains($problem, /_IN_PROGRESS|Rate exceeded|Throttl|TokenAlreadyExists/)"
     # Only now: of two executions with the same version, the one whose update is accepted has rolled it out.
-    accepted = {"updated": expression(ENTERED),
+    accepted = {"token": token,
                 "began": expression(f"$purpose in ['release', 'shadow'] ? {ENTERED} : $began"),
                 "tried": expression("$purpose = 'release' ? $wanted.arn : $tried")}  # fmt: skip
     return {
@@ -140,7 +141,7 @@ def _await(deployment: Deployment) -> dict[str, State]:
         "Has the update finished?": choice(
             *_while_it_bakes(deployment),
             when(IN_PROGRESS, WAIT_FOR_UPDATE),
-            when("$stack.status = 'UPDATE_COMPLETE'", FINISHED, waited=0, met_busy=0),
+            when("$stack.status = 'UPDATE_COMPLETE' and $stack.parameters = $target", FINISHED, waited=0, met_busy=0),
             otherwise(FIND_OUT)),
         **_bake(deployment),
         FINISHED: choice(
@@ -183,12 +184,12 @@ def _read_back_endpoint(deployment: Deployment) -> dict[str, State]:
                                 assign={"endpoint": expression(endpoint)}, catch=GONE),
         GONE: choice(
             when("$not($contains($problem, /[Cc]ould not find/))", TELL_STOPPED),
-            when(TRIED_HERE, REJECT, reason="The update finished without an endpoint."),
+            *tried_and_failed("The update finished without an endpoint."),
             otherwise(CLEAR)),
         IN_SERVICE: choice(
             when("$endpoint.status = 'InService'", "Describe its endpoint config"),
             *while_changing("$endpoint.status"),
-            when(TRIED_HERE, REJECT, reason=expression(not_serving)),
+            *tried_and_failed(expression(not_serving)),
             when("$endpoint.status = 'Failed'", CLEAR),
             otherwise(TELL_STOPPED, problem=expression("'The endpoint is ' & $endpoint.status & '.'"))),
         "Describe its endpoint config": call(
@@ -215,10 +216,9 @@ def _read_back_model(deployment: Deployment) -> dict[str, State]:
             catch=TELL_STOPPED if deployment.has_endpoint else MODEL_GONE),
         "Does it run the wanted version?": choice(
             when(same, "Was it tried before?"),
-            when(TRIED_HERE, REJECT, reason=expression(
-                f"'SageMaker rolled back silently: {differs} & ' ' & $endpoint.failure")),
+            *tried_and_failed(expression(f"'SageMaker rolled back silently: {differs} & ' ' & $endpoint.failure")),
             # Another execution may be about to reject the version and put the previous one back.
-            when(f"$doubts < {DOUBTS}", WAIT, doubts=expression("$doubts + 1")),
+            look_again(),
             otherwise(TELL_STOPPED, problem=expression(f"'Changed by hand, or rolled back unseen: {differs}"))),
         "Was it tried before?": call("sagemaker:listTags", {"ResourceArn": expression("$endpoint.arn")}, SMOKE_TEST,
                                      assign={"tested": tag_of(TESTED_TAG), "turn": tag_of(TURN_TAG)}),

@@ -12,15 +12,14 @@ from stacks.release_steps import (
     DESCRIBE_ENDPOINT,
     DESCRIBE_MODEL,
     IN_PROGRESS,
-    REJECT,
     TELL_STOPPED,
-    TRIED_HERE,
     WAIT,
     call,
     choice,
     describe_stack,
     otherwise,
     remember,
+    tried_and_failed,
     when,
 )
 from stacks.states import State, expression
@@ -34,7 +33,7 @@ MODEL_GONE = "Is the model gone?"
 
 def read_back_stack(deployment: Deployment) -> dict[str, State]:
     """From an updated stack to the model whose version is read back."""
-    clear = (when(TRIED_HERE, REJECT, reason="The update finished without a model."), otherwise(CLEAR))
+    clear = (*tried_and_failed("The update finished without a model."), otherwise(CLEAR))
     return {
         DESCRIBE_ENDPOINT: describe_stack(deployment.serving_stack, "Does it have a model?"),
         "Does it have a model?": choice(

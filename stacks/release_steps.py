@@ -10,6 +10,8 @@ from stacks.states import State, expression, task
 POLL_SECONDS = 15
 DOUBTS = 4
 """How often to look again at what should not be so, before people are told."""
+OWN_DOUBTS = 2
+"""Likewise, before an execution rejects what it has brought there itself: sooner than the others give up."""
 PATIENCE = 4
 """How often to look again at what another execution is about to do, before this one does it in its place."""
 LOOK = "Look at the registry"
@@ -138,6 +140,16 @@ def when(condition: str, then: str, **variables: Any) -> State:
 def otherwise(then: str, **variables: Any) -> State:
     """What a choice does when none of its rules holds."""
     return {"Next": then} | ({"Assign": variables} if variables else {})
+
+
+def look_again(condition: str = "true", times: int = DOUBTS) -> State:
+    """A rule of a choice: what should not be so may be half of what another execution changes, so look once more."""
+    return when(f"{condition} and $doubts < {times}", WAIT, doubts=expression("$doubts + 1"))
+
+
+def tried_and_failed(reason: str) -> list[State]:
+    """Rules of a choice: reject what this execution has brought there and what is not as it should be."""
+    return [look_again(TRIED_HERE, OWN_DOUBTS), when(TRIED_HERE, REJECT, reason=reason)]
 
 
 def succeed(output: State) -> State:

@@ -25,7 +25,6 @@ from stacks.release_stack_only import describe_kept_model
 from stacks.release_steps import (
     AT_REST,
     DESCRIBE_ENDPOINT,
-    DOUBTS,
     IN_PROGRESS,
     LOOK,
     MY_TURN,
@@ -41,6 +40,7 @@ from stacks.release_steps import (
     call,
     choice,
     describe_stack,
+    look_again,
     notify,
     otherwise,
     remember,
@@ -159,7 +159,7 @@ def _describe_wanted(deployment: Deployment) -> dict[str, State]:
             assign={"wanted": expression(wanted), "release": expression(_parameters(deployment))},
             catch="Has the version been deleted?"),
         "Has the version been deleted?": choice(
-            when(f"{gone} and $doubts < {DOUBTS}", WAIT, doubts=expression("$doubts + 1")), otherwise(TELL_STOPPED)),
+            look_again(gone), otherwise(TELL_STOPPED)),
         "Is it still wanted?": choice(
             when(f"$not($wanted.status in {jsonata_list(deployment.wanted_statuses)})", WAIT),
             when(f"$count($keys($release)) < {len(deployment.parameters)}", REJECT,

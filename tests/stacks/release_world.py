@@ -79,8 +79,8 @@ class World:
     deleted: list[str] = field(default_factory=list)
     page_size: int = 100
     rolls_back_to: str = "UPDATE_ROLLBACK_COMPLETE"
-    failures: list[str] = field(default_factory=list)
-    """Why the stack rolled back, the oldest first: one each minute from 06:01."""
+    outcomes: list[tuple[str, str]] = field(default_factory=list)
+    """Each update's token and why it rolled back, if it did; the oldest first."""
     updates: list[dict[str, str]] = field(default_factory=list)
     told: list[dict[str, str]] = field(default_factory=list)
     captured: tuple[str, ...] = ("AllTraffic", "Shadow")
@@ -221,35 +221,37 @@ class World:
             raise TaskFailed("CloudFormation.CloudFormationException", "No updates are to be performed.")
         self.updates.append(target)
         self._updated = {"LastUpdatedTime": self.now()}
-        version = _version(target["ModelPackageArn"])
+        version, token = _version(target["ModelPackageArn"]), update["ClientRequestToken"]
         if self.scaling > 0 and _of_endpoint(target) != _of_endpoint(self.parameters):
-            return self._roll_back(BUSY)
+            return self._roll_back(token, BUSY)
         if {version, _version(target.get("ShadowModelPackageArn", ""))} & self.broken:
-            return self._roll_back(UNHEALTHY)
+            return self._roll_back(token, UNHEALTHY)
         self.parameters, self.stack_status = target, "UPDATE_COMPLETE"
+        self.outcomes.append((token, ""))
         if version not in self.silent or not target["ModelDataUrl"]:
             self.endpoint = dict(target) if target["ModelDataUrl"] else None
             self._deploy()
         return {}
 
-    def _roll_back(self, reason: str) -> dict[str, Any]:
+    def _roll_back(self, token: str, reason: str) -> dict[str, Any]:
         self.stack_status = self.rolls_back_to
-        self.failures.append(reason)
+        self.outcomes.append((token, reason))
         return {}
 
     def _describe_stack_events(self, query: dict[str, Any]) -> dict[str, Any]:
         endpoint, events = {"LogicalResourceId": "FlightDelayStagingEndpoint"}, []
-        for minute, reason in reversed([*enumerate(self.failures, start=1)]):
-            at = f"2013-03-01T06:{minute:02}:"
-            events += [
-                endpoint | {"ResourceStatus": "UPDATE_COMPLETE", "Timestamp": f"{at}40.000Z"},
-                {"LogicalResourceId": "Other", "ResourceStatus": "UPDATE_FAILED", "Timestamp": f"{at}30.000Z",
+        for token, reason in reversed(self.outcomes):
+            failed = [
+                {"LogicalResourceId": "Other", "ResourceStatus": "UPDATE_FAILED",
                  "ResourceStatusReason": "Resource update cancelled"},
-                endpoint | {"ResourceStatus": "UPDATE_FAILED", "Timestamp": f"{at}00.000Z",
-                            "ResourceStatusReason": reason}]  # fmt: skip
-        long_ago = {"ResourceStatus": "CREATE_FAILED", "Timestamp": "2013-02-01T06:01:00.000Z",
-                    "ResourceStatusReason": "long ago"}  # fmt: skip
-        return {"StackEvents": [*events, endpoint | long_ago]}
+                endpoint | {"ResourceStatus": "UPDATE_FAILED", "ResourceStatusReason": reason}]  # fmt: skip
+            status = self.rolls_back_to if reason else "UPDATE_COMPLETE"
+            own = [{"LogicalResourceId": "FlightDelayStaging", "ResourceStatus": status},
+                   endpoint | {"ResourceStatus": "UPDATE_COMPLETE"}, *(failed if reason else [])]  # fmt: skip
+            events += [event | {"ClientRequestToken": token} for event in own]
+        # Whoever made the stack gave no token.
+        events.append(endpoint | {"ResourceStatus": "CREATE_FAILED", "ResourceStatusReason": "long ago"})
+        return {"StackEvents": events}
 
     def _describe_endpoint(self, query: dict[str, Any]) -> dict[str, Any]:
         if not self.endpoint:

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import jsonata
 
 Answer = Any | Exception
 TOO_LARGE = "States.DataLimitExceeded"
-ENTERED = "2013-03-01T06:00:00.000Z"
+BEGAN = "2013-03-01T06:00:00.000Z"
 RUN = "flight-delay-0f0e2a5e-54d5-4c0b-9a5c-6f3f6f9d2b11"
 
 
@@ -76,7 +77,7 @@ def fill(template: Any, states: Mapping[str, Any], variables: Mapping[str, Any])
 
 
 def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, Answer | Callable[[Any], Answer]],
-        name: str = RUN, began: str = ENTERED) -> Execution:  # fmt: skip
+        name: str = RUN, began: str = BEGAN) -> Execution:  # fmt: skip
     """Run to the end; `answers` gives a task state's result, an exception, or a function of its arguments."""
     execution, current, given = Execution(), definition["StartAt"], state_input
     context = {
@@ -95,7 +96,9 @@ def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, A
 def _enter(states: Mapping[str, Any], name: str, given: Any, context: Mapping[str, Any], execution: Execution,
            answers: Mapping[str, Any]) -> tuple[str, Any]:  # fmt: skip
     execution.states.append(name)
-    seen = {"input": given, "context": {**context, "State": {"Name": name, "EnteredTime": ENTERED}}}
+    entered = (datetime.fromisoformat(BEGAN) + timedelta(milliseconds=len(execution.states))).isoformat()
+    at = entered.replace("+00:00", "Z")
+    seen = {"input": given, "context": {**context, "State": {"Name": name, "EnteredTime": at}}}
     return _step(name, states[name], seen, execution, answers)
 
 
