@@ -20,6 +20,7 @@ from stacks.release_steps import (
     DESCRIBE_MODEL,
     IN_PROGRESS,
     LOOK,
+    OTHERS_DOUBTS,
     POLL_SECONDS,
     PREPARE,
     REJECT,
@@ -218,7 +219,7 @@ def _read_back_model(deployment: Deployment) -> dict[str, State]:
             when(same, "Was it tried before?"),
             *tried_and_failed(expression(f"'SageMaker rolled back silently: {differs} & ' ' & $endpoint.failure")),
             # Another execution may be about to reject the version and put the previous one back.
-            look_again(),
+            look_again(times=OTHERS_DOUBTS),
             otherwise(TELL_STOPPED, problem=expression(f"'Changed by hand, or rolled back unseen: {differs}"))),
         "Was it tried before?": call("sagemaker:listTags", {"ResourceArn": expression("$endpoint.arn")}, SMOKE_TEST,
                                      assign={"tested": tag_of(TESTED_TAG), "turn": tag_of(TURN_TAG)}),

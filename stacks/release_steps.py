@@ -11,7 +11,9 @@ POLL_SECONDS = 15
 DOUBTS = 4
 """How often to look again at what should not be so, before people are told."""
 OWN_DOUBTS = 2
-"""Likewise, before an execution rejects what it has brought there itself: sooner than the others give up."""
+"""Likewise, before an execution rejects what it has brought there itself: much sooner than the others give up."""
+OTHERS_DOUBTS = 12
+"""Likewise, at what another execution may be about to reject."""
 PATIENCE = 4
 """How often to look again at what another execution is about to do, before this one does it in its place."""
 LOOK = "Look at the registry"

@@ -19,7 +19,7 @@ from contract import load_models
 from stacks.deployment import Deployment, deployments
 from stacks.release_workflow import release_workflow
 from tests.conftest import ROOT
-from tests.stacks.state_machine import RUN, Execution, TaskFailed, run
+from tests.stacks.state_machine import RUN, Execution, TaskFailed, Timing, run
 
 MODEL = next(model for model in load_models(ROOT, load_settings().guardrails) if model.name == "flight_delay")
 STAGING, PRODUCTION = deployments(MODEL)
@@ -160,17 +160,17 @@ class World:
 
     @property
     def live_version(self) -> int:
-        return _version(self.endpoint["ModelPackageArn"]) if self.endpoint else 0
+        return version_of(self.endpoint["ModelPackageArn"]) if self.endpoint else 0
 
     def status(self, version: int) -> str:
         return str(self.packages[version]["ModelApprovalStatus"])
 
-    def reconcile(self, name: str = RUN) -> Execution:
+    def reconcile(self, name: str = RUN, timing: Timing | None = None) -> Execution:
         text = re.sub(r"\$\{(\w+)\}", lambda name: FILLED[name[1]], json.dumps(release_workflow(self.deployment)))
         definition = json.loads(text)
         calls = {name: partial(self._call, state["Resource"]) for name, state in definition["States"].items()
                  if state["Type"] == "Task"}  # fmt: skip
-        return run(definition, {"an event": "of any content"}, calls, name)
+        return run(definition, {"an event": "of any content"}, calls, name, timing=timing)
 
     def _call(self, resource: str, arguments: dict[str, Any]) -> Any:
         service, operation = (
@@ -195,15 +195,15 @@ class World:
         return {"ModelPackageSummaryList": found, **more}
 
     def _describe_model_package(self, query: dict[str, Any]) -> dict[str, Any]:
-        if _version(query["ModelPackageName"]) not in self.packages:
+        if version_of(query["ModelPackageName"]) not in self.packages:
             raise TaskFailed("SageMaker.SageMakerException", "ModelPackage does not exist.")
-        return self.packages[_version(query["ModelPackageName"])]
+        return self.packages[version_of(query["ModelPackageName"])]
 
     def _update_model_package(self, change: dict[str, Any]) -> dict[str, Any]:
         said = change.get("ApprovalDescription") or change["ModelLifeCycle"]["StageDescription"]
         assert not set("\n\r\t") & set(said)
         assert len(said) <= 1024
-        self.packages[_version(change["ModelPackageArn"])] |= change | {"LastModifiedTime": self.now()}
+        self.packages[version_of(change["ModelPackageArn"])] |= change | {"LastModifiedTime": self.now()}
         return {}
 
     def _describe_stacks(self, query: dict[str, Any]) -> dict[str, Any]:
@@ -221,10 +221,10 @@ class World:
             raise TaskFailed("CloudFormation.CloudFormationException", "No updates are to be performed.")
         self.updates.append(target)
         self._updated = {"LastUpdatedTime": self.now()}
-        version, token = _version(target["ModelPackageArn"]), update["ClientRequestToken"]
+        version, token = version_of(target["ModelPackageArn"]), update["ClientRequestToken"]
         if self.scaling > 0 and _of_endpoint(target) != _of_endpoint(self.parameters):
             return self._roll_back(token, BUSY)
-        if {version, _version(target.get("ShadowModelPackageArn", ""))} & self.broken:
+        if {version, version_of(target.get("ShadowModelPackageArn", ""))} & self.broken:
             return self._roll_back(token, UNHEALTHY)
         self.parameters, self.stack_status = target, "UPDATE_COMPLETE"
         self.outcomes.append((token, ""))
@@ -357,5 +357,5 @@ def _of_endpoint(parameters: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in parameters.items() if name not in ("Autoscaling", "MaximumInstances")}
 
 
-def _version(arn: str) -> int:
+def version_of(arn: str) -> int:
     return int(arn.rpartition("/")[2] or 0)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import jsonata
 
@@ -25,6 +25,14 @@ class TaskFailed(Exception):
         self.error, self.cause = error, cause
 
 
+class Timing(Protocol):
+    """A clock on which an execution waits; without one, a wait takes no time."""
+
+    def now(self) -> str: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
 @dataclass
 class Execution:
     """What happened: the states in order, each task's arguments, and how it ended."""
@@ -36,6 +44,7 @@ class Execution:
     output: Any = None
     error: str = ""
     cause: str = ""
+    timing: Timing | None = None
 
 
 def evaluate(text: str, states: Mapping[str, Any], variables: Mapping[str, Any]) -> Any:
@@ -77,15 +86,15 @@ def fill(template: Any, states: Mapping[str, Any], variables: Mapping[str, Any])
 
 
 def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, Answer | Callable[[Any], Answer]],
-        name: str = RUN, began: str = BEGAN) -> Execution:  # fmt: skip
+        name: str = RUN, began: str = BEGAN, timing: Timing | None = None) -> Execution:  # fmt: skip
     """Run to the end; `answers` gives a task state's result, an exception, or a function of its arguments."""
-    execution, current, given = Execution(), definition["StartAt"], state_input
+    execution, current, given = Execution(timing=timing), definition["StartAt"], state_input
     context = {
         "Execution": {
             "Name": name,
             "Id": f"arn:aws:states:::execution:{name}",
             "Input": state_input,
-            "StartTime": began,
+            "StartTime": timing.now() if timing else began,
         }
     }
     while current:
@@ -96,10 +105,15 @@ def run(definition: Mapping[str, Any], state_input: Any, answers: Mapping[str, A
 def _enter(states: Mapping[str, Any], name: str, given: Any, context: Mapping[str, Any], execution: Execution,
            answers: Mapping[str, Any]) -> tuple[str, Any]:  # fmt: skip
     execution.states.append(name)
-    entered = (datetime.fromisoformat(BEGAN) + timedelta(milliseconds=len(execution.states))).isoformat()
-    at = entered.replace("+00:00", "Z")
-    seen = {"input": given, "context": {**context, "State": {"Name": name, "EnteredTime": at}}}
+    seen = {"input": given, "context": {**context, "State": {"Name": name, "EnteredTime": _entered(execution)}}}
     return _step(name, states[name], seen, execution, answers)
+
+
+def _entered(execution: Execution) -> str:
+    if execution.timing:
+        return execution.timing.now()
+    entered = datetime.fromisoformat(BEGAN) + timedelta(milliseconds=len(execution.states))
+    return entered.isoformat().replace("+00:00", "Z")
 
 
 def _step(name: str, state: Mapping[str, Any], seen: dict[str, Any], execution: Execution,
@@ -115,6 +129,8 @@ def _step(name: str, state: Mapping[str, Any], seen: dict[str, Any], execution: 
         return _call(name, state, seen, execution, answers)
     if kind == "Map":
         return _map(name, state, seen, execution, answers)
+    if kind == "Wait" and execution.timing:
+        execution.timing.sleep(state["Seconds"])
     output = fill(state["Output"], seen, execution.variables) if "Output" in state else seen["input"]
     _assign(state, seen, execution)
     if kind == "Succeed":
