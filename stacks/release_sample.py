@@ -9,6 +9,7 @@ from stacks.release_steps import (
     REJECT,
     SAMPLE,
     TELL_STOPPED,
+    WAIT,
     address,
     call,
     choice,
@@ -24,6 +25,7 @@ REQUEST, RECORDED = "$wanted.facts.sample_request", "$wanted.facts.sample_answer
 SEND = "Send the sample request"
 ANSWERED = "Is there an answer?"
 FAULT = "Is it the version's fault?"
+FAILED, BY_WHOM = "The smoke test failed", "Does the endpoint still run it?"
 VERSIONS_FAULT = r"/^(States\.DataLimitExceeded|S3\.NoSuchKey|SageMakerRuntime\.(ModelError|ValidationError))/"
 """What only another version can heal: anything else may be over in an hour, and a rejection is for good."""
 ENDPOINT_GONE = r"/^SageMakerRuntime\.ValidationError.*[Ee]ndpoint .*not found/"
@@ -68,20 +70,27 @@ def sample(deployment: Deployment, then: str) -> dict[str, State]:
             assign={"sample": expression("$states.result.Body")}, catch=FAULT),
         **(_send_and_wait(deployment) if deployment.kind == "async" else _send(deployment)),
         ANSWERED: choice(
-            when("$trim($answer) = ''", REJECT, reason="The smoke test failed: the answer is empty."),
+            when("$trim($answer) = ''", FAILED, reason="The smoke test failed: the answer is empty."),
             when(f"$not({is_address(RECORDED)})", then),
             otherwise("Read the recorded answer")),
         "Read the recorded answer": call(
             "s3:getObject", address(RECORDED), "Is it the recorded answer?", catch=TELL_STOPPED,
             assign={"recorded": expression("$string($states.result.Body)")}),
         "Is it the recorded answer?": choice(
-            when(OTHER_SHAPE, REJECT, reason=expression(f"{told} has another shape, ' & {shown}")),
-            when(OTHER_NUMBERS, REJECT, reason=expression(f"{told} differs, ' & {shown}")),
+            when(OTHER_SHAPE, FAILED, reason=expression(f"{told} has another shape, ' & {shown}")),
+            when(OTHER_NUMBERS, FAILED, reason=expression(f"{told} differs, ' & {shown}")),
             otherwise(then)),
         FAULT: choice(
-            when(f"$contains($problem, {VERSIONS_FAULT}) and $not($contains($problem, {ENDPOINT_GONE}))", REJECT,
+            when(f"$contains($problem, {VERSIONS_FAULT}) and $not($contains($problem, {ENDPOINT_GONE}))", FAILED,
                  reason=expression("'The smoke test failed: ' & $problem")),
             otherwise(TELL_STOPPED)),
+        FAILED: choice(when("$sampling = 'a rollout'", REJECT), otherwise("See whose answer it was")),
+        # Another execution may have begun to release the next version since this one was read back.
+        "See whose answer it was": call(
+            "sagemaker:describeEndpoint", {"EndpointName": deployment.endpoint}, BY_WHOM, catch=WAIT,
+            assign={"asked": expression("$states.result.{'status': EndpointStatus, 'config': EndpointConfigName}")}),
+        BY_WHOM: choice(
+            when("$asked.status = 'InService' and $asked.config = $endpoint.config", REJECT), otherwise(WAIT)),
     }  # fmt: skip
 
 
@@ -110,7 +119,7 @@ def _send_and_wait(deployment: Deployment) -> dict[str, State]:
         "Is there still time?": choice(
             when(f"$not({not_yet})", FAULT),
             when(f"$attempts < {ANSWER_ATTEMPTS}", "Wait for the answer"),
-            otherwise(REJECT, reason=expression(f"'{unanswered}' & $place"))),
+            otherwise(FAILED, reason=expression(f"'{unanswered}' & $place"))),
         "The model refused the sample request": remember(
-            REJECT, reason=expression("'The smoke test failed: ' & $substring($answer, 0, 500)")),
+            FAILED, reason=expression("'The smoke test failed: ' & $substring($answer, 0, 500)")),
     }  # fmt: skip

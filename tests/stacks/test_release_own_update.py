@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.stacks.release_world import UNHEALTHY, World, package_arn
+from tests.stacks.state_machine import TaskFailed
 from tests.stacks.test_release_concurrency import in_step, later
 
 UPDATE_ENDED, ENDPOINT_READ_BACK = ("describeStacks", 2), ("describeEndpoint", 3)
@@ -125,3 +126,31 @@ def test_of_executions_that_see_an_endpoint_roll_back_unseen_the_one_that_tried_
     assert sorted(execution.error for execution in executions) == ["", "", "VersionFailed"]
     assert (world.live_version, world.status(2), len(world.told)) == (1, "Rejected", 1)
     assert "rolled back silently" in world.packages[2]["ApprovalDescription"]
+
+
+def test_a_version_is_not_judged_by_the_answer_of_the_one_that_has_replaced_it(world: World) -> None:
+    def newer_goes_live() -> None:
+        world.register(3, "Approved")
+        assert world.reconcile("another").status == "SUCCEEDED"
+        world.answer = '{"predictions": [7.0]}'
+
+    world.interrupt["invokeEndpoint"] = newer_goes_live
+    world.interrupt["publish"] = lambda: pytest.fail("nobody is told")
+
+    execution = world.reconcile()
+
+    assert (execution.status, execution.output["version"]) == ("SUCCEEDED", 3)
+    assert (world.live_version, world.status(2)) == (3, "Approved")
+
+
+def test_an_answer_that_came_while_the_endpoint_changed_is_asked_for_again(world: World) -> None:
+    def scales_and_stumbles() -> None:
+        world.scaling = 2
+        raise TaskFailed("SageMakerRuntime.ModelErrorException", "the container ended")
+
+    world.interrupt["invokeEndpoint"] = scales_and_stumbles
+
+    execution = world.reconcile()
+
+    assert execution.status == "SUCCEEDED", execution.cause
+    assert (world.live_version, world.status(2), world.asked) == (2, "Approved", 1)
