@@ -25,7 +25,7 @@ class Archives:
 
     def __init__(self, s3: Any, watched: Watched, last: Routed) -> None:
         self._s3, self._watched, self._last = s3, watched, last
-        self._found: Mapping[str, str] | None = None
+        self._found: tuple[str, Mapping[str, str]] | None = None
 
     def unrouted(self, now: dt.datetime) -> Push | None:
         """The newest version, if it was not routed; nobody but its host knows what a connection's branch holds."""
@@ -33,9 +33,13 @@ class Archives:
         version = self._version(place) if place else ""
         return Push(version, "", now, place) if version and not self._last.done(version) else None
 
-    def placed(self, push: Push) -> Push:
+    def placed(self, push: Push, now: dt.datetime) -> Push:
         """The push with the commit before it: going back to an earlier one is a new push."""
-        return replace(push, old_commit=self._last.commit)
+        placed = replace(push, old_commit=self._last.commit)
+        version, _ = self._read(push)
+        # An event of an earlier version, late or told again, does not say when this one was pushed.
+        same = version == push.commit or not self._watched.archive
+        return placed if same else replace(placed, commit=version, time=now)
 
     def changed(self, push: Push) -> Changed:
         """What the push changed; everything where nothing was routed before."""
@@ -68,13 +72,18 @@ class Archives:
             raise
 
     def _files(self, push: Push) -> Mapping[str, str]:
-        """Path to checksum, of the newest archive: an event that comes late must not bring back older files.
+        _, files = self._read(push)
+        return files
+
+    def _read(self, push: Push) -> tuple[str, Mapping[str, str]]:
+        """The newest archive's version and its files, path to checksum: a late event must not bring back older ones.
 
         The archive's directory tells size and CRC-32 of each file, so that nothing is unpacked.
         """
         if self._found is None:
             assert push.archive is not None
-            self._found = _checksums(self._s3.get_object(Bucket=push.archive[0], Key=push.archive[1])["Body"])
+            answer = self._s3.get_object(Bucket=push.archive[0], Key=push.archive[1])
+            self._found = str(answer.get("VersionId", "")), _checksums(answer["Body"])
         return self._found
 
 

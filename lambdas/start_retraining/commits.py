@@ -31,7 +31,7 @@ class Commits:
         """The branch's head, if it was not routed: its event was lost, or is still on its way."""
         return Push(self._head, "", now) if self._head and not self._last.done(self._head) else None
 
-    def placed(self, push: Push) -> Push:
+    def placed(self, push: Push, now: dt.datetime) -> Push:
         """The push up to the branch's head, from the commit that was routed last; Ignored if there is nothing new."""
         # A forged event may name a commit that was never pushed.
         if push.commit != self._head and not self._exists(push.commit):
@@ -42,7 +42,9 @@ class Commits:
             raise Ignored(f"push {push.commit[:8]} is routed already", trigger="push")
         # After a forced push either may be gone.
         known = (commit for commit in (self._last.commit, push.old_commit) if commit and self._exists(commit))
-        return replace(push, commit=self._head, old_commit=next(known, ""))
+        placed = replace(push, old_commit=next(known, ""))
+        # An event of an earlier commit, late or told again, does not say when the head was pushed.
+        return placed if push.commit == self._head else replace(placed, commit=self._head, time=now)
 
     def routed(self, push: Push, owed: Iterable[str], gone: Iterable[str]) -> None:
         """What the next push is compared with. Kept last: a push that was not routed to the end is compared again."""

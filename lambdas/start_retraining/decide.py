@@ -104,13 +104,14 @@ def decide(request: Request, model: Model, runs: Sequence[Run], limits: Limits, 
     now = max(now, request.due or now)
     if unwanted := _unwanted(request, model, now):
         return Ignore(model.name, request.trigger, unwanted)
-    if done := next((run for run in _covering(request, runs) if _is_enough(run, request)), None):
+    covering = _covering(request, runs)
+    if done := next((run for run in covering if _is_enough(run, request)), None):
         return Ignore(model.name, request.trigger, f"execution {done.id} does it: {request.reason}")
-    waits = [wait for wait in _waits(request, model, runs, limits, now) if wait[0] > now]
+    waits = [wait for wait in _waits(request, model, runs, covering, limits, now) if wait[0] > now]
     if waits:
         until, why = max(waits)
         helped = request.trigger == "drift" and _last_for_drift(runs)
-        return _defer(request, model, until, why, kind=LOOK if helped else request.trigger)
+        return _defer(request, model, until, why, kind=LOOK if helped else request.trigger, hopes=len(covering))
     # With the data's day: where schedules run faster than the clock, one window of arrivals can end more than once.
     token = digest(request.trigger, _once(request, runs), request.as_of, model.name)
     return Start(model.name, model.pipeline, request.trigger, plain(request.reason), request.as_of, token)
@@ -187,7 +188,7 @@ def _as_new(request: Request, run: Run) -> bool:
     return request.as_of != NONE and run.as_of >= request.as_of
 
 
-def _waits(request: Request, model: Model, runs: Sequence[Run], limits: Limits,
+def _waits(request: Request, model: Model, runs: Sequence[Run], covering: Sequence[Run], limits: Limits,
            now: dt.datetime) -> Iterator[tuple[dt.datetime, str]]:  # fmt: skip
     trained = sorted(run.started for run in runs if run.trained)
     if trained and request.trigger not in BY_PEOPLE:
@@ -196,8 +197,8 @@ def _waits(request: Request, model: Model, runs: Sequence[Run], limits: Limits,
     if len(trained) >= limits.maximum_per_day:
         yield (trained[-limits.maximum_per_day] + BUDGET_PERIOD,
                f"budget of {limits.maximum_per_day} retrainings a day is used up")  # fmt: skip
-    if may := _covering(request, runs):
-        yield now + TURN_WAIT, f"execution {may[0].id} may do it"
+    if covering:
+        yield now + TURN_WAIT, f"execution {covering[0].id} may do it"
     if request.trigger == "drift" and (last := _last_for_drift(runs)):
         yield last.started + limits.clearing, f"what execution {last.id} was worth shows by then"
     # In the pipeline the newer execution takes the place of one that waits, and this one has older data than that.
@@ -205,13 +206,15 @@ def _waits(request: Request, model: Model, runs: Sequence[Run], limits: Limits,
         yield now + TURN_WAIT, f"execution {first.id} goes first"
 
 
-def _defer(request: Request, model: Model, until: dt.datetime, why: str, *, kind: str,
+def _defer(request: Request, model: Model, until: dt.datetime, why: str, *, kind: str, hopes: int = 0,
            alone: bool = False) -> Defer:  # fmt: skip
     """Come again at the minute after `until`; requests of one kind that wait for the same moment are one.
 
-    That loses nothing: whatever starts in between moves the moment, and with it the name.
+    That loses nothing: whatever starts in between moves the moment, and with it the name. `hopes` is the number of
+    executions under way that may do it: whoever came after one of them has one less, and goes first.
     """
-    until = _minute_after(until) + _TURNS.index(request.trigger) * dt.timedelta(minutes=1)
+    turn = _TURNS.index(request.trigger) + hopes * len(_TURNS)
+    until = _minute_after(until) + turn * dt.timedelta(minutes=1)
     name = f"{model.slug}-{kind}-{stamp(until)}"
     if alone or request.trigger == "manual":  # each by hand may ask for other data
         name += f"-{digest(request.id)[:8]}"

@@ -103,7 +103,7 @@ class Door:
 
     def _push(self, push: Push) -> Iterator[Made]:
         sources = self._sources
-        push = sources.placed(push)
+        push = sources.placed(push, self.now)
         changed = self._while_models_are_read(lambda: sources.changed(push))
         away = gone(self._models, changed, self._routed.gone)
         concerns = concerned(push, self._models, changed, away, self._routed.owed)

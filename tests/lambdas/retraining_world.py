@@ -290,7 +290,7 @@ class World:
     def get_object(self, Bucket: str, Key: str) -> Params:
         if (Bucket, Key) not in self.contents:
             raise KeyError("NoSuchKey")
-        return {"Body": io.BytesIO(self.contents[Bucket, Key])}
+        return {"Body": io.BytesIO(self.contents[Bucket, Key]), "VersionId": self.head}
 
     def head_object(self, Bucket: str, Key: str) -> Params:
         if (Bucket, Key) not in self.contents:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 import pytest
 from botocore.exceptions import ClientError
 
 from lambdas.start_retraining import handler
+from tests.lambdas.archive_source import BUCKET, KEY, archive, from_archives, put
 from tests.lambdas.retraining_world import ACCOUNT, NEW, SECOND, Params, World, look_event
 
-BUCKET, KEY = "sources", "source.zip"
-ROUTED = ("artifacts", "source/routed.json")
 CODE = {"model_code/flight_delay/model.yaml": "a", "model_code/flight_delay/train.py": "b",
         "model_code/bike_demand/model.yaml": "c", "model_code/shared/columns.py": "d", "README.md": "e"}  # fmt: skip
 
@@ -21,33 +17,16 @@ CODE = {"model_code/flight_delay/model.yaml": "a", "model_code/flight_delay/trai
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """Sources in S3; two models that share code."""
     made = World(monkeypatch)
-    monkeypatch.setenv("SOURCE_ARN", f"arn:aws:s3:::{BUCKET}/{KEY}")
-    monkeypatch.setenv("ROUTED", "/".join(ROUTED))
+    from_archives(monkeypatch)
     made.deploy("flight_delay", "model_code/shared")
     made.deploy("bike_demand", "model_code/shared")
     return made
-
-
-def archive(files: dict[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as made:
-        for path, text in files.items():
-            made.writestr(path, text)
-    return buffer.getvalue()
 
 
 def pushed(world: World, version: str, **changes: str) -> Params:
     """A new version of the archive is there; the event that tells so. Keys of `changes` are CODE's file names."""
     files = {path: changes.get(path.rsplit("/", 1)[-1].split(".")[0], text) for path, text in CODE.items()}
     return put(world, version, {path: text for path, text in files.items() if text})
-
-
-def put(world: World, version: str, files: dict[str, str]) -> Params:
-    world.contents[BUCKET, KEY] = archive(files)
-    world.head = version
-    return {"version": "0", "id": version, "source": "aws.s3", "detail-type": "Object Created", "account": ACCOUNT,
-            "time": "2026-11-23T12:00:00Z",
-            "detail": {"bucket": {"name": BUCKET}, "object": {"key": KEY, "version-id": version}}}  # fmt: skip
 
 
 def decisions(made: list[Params]) -> dict[str, str]:
@@ -89,6 +68,17 @@ def test_the_same_event_twice_and_late_starts_nothing(world: World) -> None:
         world.invoke(event)
     assert len(world.started()) == 2
     assert len(world.started("bike_demand")) == 1
+
+
+def test_an_event_told_again_after_the_next_version_does_not_swallow_that(world: World) -> None:
+    first = pushed(world, "v1")
+    world.now += 10 * SECOND
+    world.invoke(first)
+    second = pushed(world, "v2", train="changed") | {"time": f"{world.now:%Y-%m-%dT%H:%M:%SZ}"}
+    (made,) = world.invoke(first)
+    assert (made["decision"], made["reason"]) == ("start", "push v2 changes model_code/flight_delay/train.py")
+    assert decisions(world.invoke(second)) == {"None": "ignore"}
+    assert len(world.started()) == 2
 
 
 def test_a_lost_event_is_made_up_for_by_the_next(world: World) -> None:

@@ -77,6 +77,20 @@ def test_data_waits_for_what_becomes_of_a_push_that_may_do_for_it(world: World, 
     assert len(world.started()) == (expected == "start")
 
 
+def test_data_that_lands_after_a_push_began_does_not_hang_on_it_with_the_data_before(world: World) -> None:
+    """Both wait for the end of the same cool-down, but only for the earlier one the push may do."""
+    world.invoke(world.land("2026-11-22", name="early.csv"))
+    world.pass_time(NOON + 20 * MINUTE)
+    push = world.ran(dt.timedelta(), id="pushed", status="InProgress")
+    world.pass_time(NOON + 35 * MINUTE)
+    world.invoke(world.land("2026-11-22", name="late.csv"))
+    world.pass_time(NOON + 2 * HOUR)
+    push.status = "Succeeded"
+    late, early = world.pass_time(NOON + 24 * HOUR)
+    assert (late["decision"], early["decision"]) == ("start", "ignore")
+    assert len(world.started()) == 1
+
+
 def test_during_the_cool_down_data_waits_and_the_newest_day_is_taken_then(world: World) -> None:
     world.ran(HOUR)
     world.invoke(world.land("2026-11-22"))

@@ -13,7 +13,9 @@ from tests.lambdas.retraining_world import (
     HOUR,
     NEW,
     NEXT,
+    NOON,
     OLD,
+    SECOND,
     TRAIN,
     Params,
     World,
@@ -200,6 +202,17 @@ def test_a_lost_last_push_is_found_within_the_hour_and_routed_once(routed: World
     (late,) = routed.invoke(push_event(routed.now - HOUR, commitId=NEXT, oldCommitId=NEW))
     assert (late["decision"], late["reason"]) == ("ignore", "push cccccccc is routed already")
     assert len(routed.started()) == 2
+
+
+def test_a_push_told_again_after_the_next_one_does_not_swallow_that(world: World) -> None:
+    """The execution that began after it was pushed does not do for a commit that came later still."""
+    world.now += 10 * SECOND
+    world.invoke(push_event(NOON))
+    moved(world, NEXT, TRAIN)
+    assert reasons(world.invoke(push_event(NOON))) == {"flight_delay": f"start: push cccccccc changes {TRAIN}"}
+    (own,) = world.invoke(push_event(world.now, commitId=NEXT, oldCommitId=NEW))
+    assert own["reason"] == "push cccccccc is routed already"
+    assert len(world.started()) == 2
 
 
 def test_a_lost_first_push_is_found_too(world: World) -> None:
