@@ -42,7 +42,7 @@ class Commits:
             raise Ignored(f"push {push.commit[:8]} is routed already", trigger="push")
         # After a forced push either may be gone.
         known = (commit for commit in (self._last.commit, push.old_commit) if commit and self._exists(commit))
-        placed = replace(push, old_commit=next(known, ""))
+        placed = replace(push, old_commit=next(known, ""), turn=self._last.turn)
         # An event of an earlier commit, late or told again, does not say when the head was pushed.
         return placed if push.commit == self._head else replace(placed, commit=self._head, time=now)
 

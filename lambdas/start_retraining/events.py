@@ -83,6 +83,8 @@ class Push:
     time: dt.datetime
     archive: Place | None = None
     """The commit's files as a zip, where the repository itself can't be asked."""
+    turn: int = 0
+    """How many were routed before: the branch may move between the same two commits more than once."""
 
 
 @dataclass(frozen=True)

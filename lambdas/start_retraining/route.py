@@ -107,8 +107,8 @@ def _parents(path: str) -> Iterator[str]:
 
 
 def _request(push: Push, model: Model, why: str) -> Request:
-    # The old commit is in the id so that going back to an earlier commit is a new push.
-    return Request(model.name, "push", f"push {push.commit[:8]}{why}", push.time, f"{push.commit} {push.old_commit}",
+    # With its turn, so that going back to an earlier commit is a new push, however often.
+    return Request(model.name, "push", f"push {push.commit[:8]}{why}", push.time, f"{push.commit} {push.turn}",
                    commit=push.commit)  # fmt: skip
 
 

@@ -24,6 +24,11 @@ class Routed:
         return str(self._kept.get("commit", ""))
 
     @property
+    def turn(self) -> int:
+        """How many pushes were routed."""
+        return int(self._kept.get("turn", 0))
+
+    @property
     def files(self) -> Mapping[str, str] | None:
         """Path to checksum; None if no archive was routed."""
         found: Mapping[str, str] | None = self._kept.get("files")
@@ -45,7 +50,8 @@ class Routed:
 
     def keep(self, commit: str, *, owed: Iterable[str], gone: Iterable[str], **more: Any) -> None:
         """Remember it, instead of what was kept before."""
-        body = json.dumps({"commit": commit, "owed": sorted(owed), "gone": sorted(gone), **more}, sort_keys=True)
+        kept = {"commit": commit, "turn": self.turn + 1, "owed": sorted(owed), "gone": sorted(gone), **more}
+        body = json.dumps(kept, sort_keys=True)
         self._s3.put_object(Bucket=self._place[0], Key=self._place[1], Body=body.encode())
 
     @cached_property

@@ -9,6 +9,7 @@ import pytest
 
 from lambdas.start_retraining import handler
 from tests.lambdas.retraining_world import (
+    DAY,
     FUNCTION,
     HOUR,
     NEW,
@@ -246,6 +247,15 @@ def test_a_forced_push_back_retrains_what_it_takes_back(routed: World) -> None:
     moved(routed, OLD, "model_code/bike_demand/train.py")
     made = routed.invoke(push_event(routed.now, commitId=OLD, oldCommitId=NEW))
     assert reasons(made) == {"bike_demand": "start: push bbbbbbbb changes model_code/bike_demand/train.py"}
+
+
+def test_a_branch_that_is_forced_back_and_forth_retrains_each_time(routed: World) -> None:
+    for commit, before in ((NEXT, NEW), (NEW, NEXT), (NEXT, NEW)):
+        moved(routed, commit, TRAIN, since=before)
+        routed.now += DAY
+        (made,) = routed.invoke(push_event(routed.now, commitId=commit, oldCommitId=before))
+        assert made["decision"] == "start"
+    assert len(routed.started()) == 4
 
 
 def test_a_branch_that_is_gone_when_its_push_is_told_starts_nothing(world: World) -> None:

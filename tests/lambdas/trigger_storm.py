@@ -9,7 +9,7 @@ import itertools
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,9 @@ from tests.lambdas.retraining_world import (
     Execution,
     Params,
     World,
+    added,
     alarm_event,
+    deleted,
     look_event,
     manual_event,
     modified,
@@ -34,10 +36,11 @@ from tests.lambdas.retraining_world import (
 
 MODELS = ("flight_delay", "bike_demand")
 SHARED = "model_code/shared/features.py"
-PATHS = {TRAIN: {"flight_delay"}, "model_code/bike_demand/train.py": {"bike_demand"}, SHARED: set(MODELS),
-         "docs/model.md": set()}  # fmt: skip
-"""What a push may change, and whom that concerns."""
+WATCHED = {"flight_delay": (TRAIN, SHARED), "bike_demand": ("model_code/bike_demand/train.py", SHARED)}
+PATHS = (TRAIN, "model_code/bike_demand/train.py", SHARED, "docs/model.md")
+"""What a push may change."""
 DAYS, DAY = 6, 86_400
+Files = Mapping[str, str]
 LONG_AGO = "2026-11-20"
 RETRIES = 2
 """How often Lambda repeats an invocation that failed."""
@@ -50,8 +53,10 @@ class Flight:
 
     execution: Execution
     model: str
-    commit: int
-    """Its position in the branch's history; the source is fetched when it starts."""
+    files: Files
+    """The source is fetched when it starts."""
+    moves: int
+    """How often the branch had moved by then."""
     phase: str = "verify"
 
 
@@ -63,22 +68,18 @@ class Storm:
     chance: random.Random
     archives: bool
     """Whether the source is a zip in S3, and no repository."""
-    commits: list[str] = field(default_factory=lambda: ["f" * 40])
-    changed: list[list[str]] = field(default_factory=lambda: [[]])
-    """What each commit changed."""
+    files: dict[str, Files] = field(default_factory=dict)
+    """Commit to what it holds: path to the commit that wrote the file last."""
+    removed: dict[str, dt.datetime] = field(default_factory=dict)
+    """Models that the head does not have, and since when."""
     landed: dict[str, list[dt.datetime]] = field(default_factory=lambda: defaultdict(list))
     flights: list[Flight] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._queue: list[tuple[dt.datetime, int, Callable[[], Any]]] = []
-        self._numbers, self._known = itertools.count(), set[str]()
+        self._numbers, self._known, self._moves = itertools.count(), set[str](), 0
         world = self.world
-        world.head, world.commits, world.folders = (
-            self.commits[0],
-            set(self.commits),
-            {m: ["model.yaml"] for m in MODELS},
-        )
-        self._files = {f"model_code/{model}/model.yaml": "" for model in MODELS} | dict.fromkeys(PATHS, "")
+        world.head, world.commits = None, set()
         world.deploy("flight_delay", "model_code/shared")
         world.deploy("bike_demand", "model_code/shared", cool_down_hours=self.chance.choice([0, 6]))
         self._plan()
@@ -88,12 +89,20 @@ class Storm:
 
     def _plan(self) -> None:
         chance, whenever = self.chance, lambda: self.chance.uniform(100, DAYS * DAY)
-        self._after(0, lambda: self._push([SHARED]))
+        declared = [_declaration(model) for model in MODELS]
+        self._after(0, lambda: self._push([*PATHS, *declared]))
         for _ in range(chance.randint(1, 12)):
-            at, paths = whenever(), chance.sample([*PATHS], chance.choice([1, 1, 1, 2]))
+            at, paths = whenever(), chance.sample(PATHS, chance.choice([1, 1, 1, 2]))
             self._after(at, lambda paths=paths: self._push(paths))
             if chance.random() < 0.4:
-                self._after(at + chance.uniform(0.2, 600), lambda: self._push([chance.choice([*PATHS])]))
+                self._after(at + chance.uniform(0.2, 600), lambda: self._push([chance.choice(PATHS)]))
+        for _ in range(chance.choice([0, 0, 1, 2])):
+            self._after(whenever(), self._force_back)
+        for model in chance.choices(MODELS, k=chance.choice([0, 0, 1])):
+            at = whenever()
+            self._after(at, lambda model=model: self._remove(model))
+            if chance.random() < 0.5:
+                self._after(at + chance.uniform(1, DAY), lambda model=model: self._push([_declaration(model)]))
         for model, day in itertools.product(MODELS, range(DAYS)):
             self._after(day * DAY + 54_000, lambda model=model: self._tell(schedule_event(model, self._time())))
             if chance.random() < 0.8:
@@ -107,19 +116,41 @@ class Storm:
         for hour in range(24 * (DAYS + 4)):
             self._after(hour * 3600 + 1234, lambda: self._invoke(look_event(), "look"))
 
-    def _push(self, paths: list[str]) -> None:
-        commit, before = f"{len(self.commits):040x}", self.commits[-1]
-        self.commits.append(commit)
-        self.changed.append(paths)
-        for position, older in enumerate(self.commits[:-1]):
-            between = sorted({path for one in self.changed[position + 1 :] for path in one})
-            self.world.between[older, commit] = self.world.between[commit, older] = modified(*between)
-        self.world.head = commit
-        self.world.commits.add(commit)
-        event = push_event(self.world.now, commitId=commit, oldCommitId=before)
+    @property
+    def head(self) -> Files:
+        return self.files.get(self.world.head or "", {})
+
+    def _push(self, paths: Sequence[str]) -> None:
+        commit = f"{len(self.files):040x}"
+        self._move(commit, self.head | dict.fromkeys(paths, commit))
+
+    def _remove(self, model: str) -> None:
+        """The whole folder; what is shared stays."""
+        commit = f"{len(self.files):040x}"
+        own = f"model_code/{model}/"
+        self._move(commit, {path: by for path, by in self.head.items() if not path.startswith(own)})
+
+    def _force_back(self) -> None:
+        """The branch is where it was before; a newer commit may be gone for good."""
+        before = self.world.head or ""
+        commit = self.chance.choice([*self.files])
+        self._move(commit, self.files[commit])
+        if commit != before and self.chance.random() < 0.5:
+            self.world.commits.discard(before)
+
+    def _move(self, commit: str, files: Files) -> None:
+        world, before = self.world, self.world.head or ""
+        self._moves += 1
+        self.files[commit] = files
+        for older, held in self.files.items():
+            world.between[older, commit], world.between[commit, older] = _changes(held, files), _changes(files, held)
+        world.head = commit
+        world.commits.add(commit)
+        world.folders = {model: ["model.yaml"] for model in MODELS if _declaration(model) in files}
+        self.removed = {model: self.removed.get(model, world.now) for model in MODELS if model not in world.folders}
+        event = push_event(world.now, commitId=commit, oldCommitId=before)
         if self.archives:
-            self._files |= dict.fromkeys(paths, commit)
-            event = put(self.world, commit, self._files) | {"time": self._time()}
+            event = put(world, commit, files) | {"time": self._time()}
         self._tell(event, lost=0.1)
 
     def _data(self, model: str, day: int) -> None:
@@ -141,10 +172,9 @@ class Storm:
         self._after(self.chance.uniform(3600, 5 * DAY), lambda: self.world.alarms.update({name: "OK"}))
 
     def _throttle(self) -> None:
-        """The next call or two of one kind, so that no invocation is given up."""
+        """The next call of one kind, so that no invocation is given up."""
         if not any(self.world.refuse.values()):
-            codes = ["ThrottlingException"] * self.chance.randint(1, RETRIES)
-            self.world.refuse[self.chance.choice(THROTTLED)] = codes
+            self.world.refuse[self.chance.choice(THROTTLED)] = ["ThrottlingException"]
 
     def _time(self) -> str:
         return f"{self.world.now:%Y-%m-%dT%H:%M:%SZ}"
@@ -200,8 +230,8 @@ class Storm:
             for execution in self.world.executions[pipeline(model)]:
                 if execution.id not in self._known:
                     self._known.add(execution.id)
-                    execution.commit = self.commits[-1]
-                    flight = Flight(execution, model, len(self.commits) - 1)
+                    execution.commit = self.world.head or ""
+                    flight = Flight(execution, model, self.head, self._moves)
                     self.flights.append(flight)
                     self._after(self.chance.uniform(60, 400), lambda flight=flight: self._verified(flight))
 
@@ -234,10 +264,20 @@ class Storm:
                        if flight.model == model and flight.execution.status != "Superseded"),
                       key=lambda flight: flight.execution.started)  # fmt: skip
 
-    def concerned(self, model: str) -> int:
-        """The position of the last commit that concerns it."""
-        return max(position for position, paths in enumerate(self.changed)
-                   if any(model in PATHS[path] for path in paths))  # fmt: skip
+
+def watched(model: str, files: Files) -> Files:
+    """What the model is made of."""
+    return {path: files.get(path, "") for path in (*WATCHED[model], _declaration(model))}
+
+
+def _declaration(model: str) -> str:
+    return f"model_code/{model}/model.yaml"
+
+
+def _changes(before: Files, after: Files) -> list[Params]:
+    both = before.keys() & after.keys()
+    return [*modified(*sorted(path for path in both if before[path] != after[path])),
+            *added(*sorted(after.keys() - both)), *deleted(*sorted(before.keys() - both))]  # fmt: skip
 
 
 def storm(seed: int, patch: pytest.MonkeyPatch, *, archives: bool) -> Storm:
