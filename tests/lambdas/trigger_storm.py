@@ -78,6 +78,7 @@ class Storm:
     def __post_init__(self) -> None:
         self._queue: list[tuple[dt.datetime, int, Callable[[], Any]]] = []
         self._numbers, self._known, self._moves = itertools.count(), set[str](), 0
+        self._ready: dict[str, dt.datetime] = {}
         world = self.world
         world.head, world.commits = None, set()
         world.deploy("flight_delay", "model_code/shared")
@@ -182,7 +183,10 @@ class Storm:
     # -- how it is told ---------------------------------------------------------------------------------
 
     def _after(self, seconds: float, work: Callable[[], Any]) -> None:
-        heapq.heappush(self._queue, (self.world.now + dt.timedelta(seconds=seconds), next(self._numbers), work))
+        self._at(self.world.now + dt.timedelta(seconds=seconds), work)
+
+    def _at(self, moment: dt.datetime, work: Callable[[], Any]) -> None:
+        heapq.heappush(self._queue, (moment, next(self._numbers), work))
 
     def _tell(self, event: Params, lost: float = 0.0) -> None:
         drawn = self.chance.random()
@@ -226,14 +230,18 @@ class Storm:
     # -- pipelines --------------------------------------------------------------------------------------
 
     def _take_off(self) -> None:
+        world = self.world
         for model in MODELS:
-            for execution in self.world.executions[pipeline(model)]:
+            for execution in world.executions[pipeline(model)]:
                 if execution.id not in self._known:
                     self._known.add(execution.id)
-                    execution.commit = self.world.head or ""
+                    execution.commit = world.head or ""
                     flight = Flight(execution, model, self.head, self._moves)
                     self.flights.append(flight)
-                    self._after(self.chance.uniform(60, 400), lambda flight=flight: self._verified(flight))
+                    # No execution passes another one.
+                    ready = world.now + dt.timedelta(seconds=self.chance.uniform(60, 400))
+                    self._ready[model] = max(ready, self._ready.get(model, ready))
+                    self._at(self._ready[model], lambda flight=flight: self._verified(flight))
 
     def _verified(self, flight: Flight) -> None:
         if self.chance.random() < 0.08:
