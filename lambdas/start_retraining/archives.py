@@ -38,7 +38,7 @@ class Archives:
         placed = replace(push, old_commit=self._last.commit, turn=self._last.turn)
         version, _ = self._read(push)
         # An event of an earlier version, late or told again, does not say when this one was pushed.
-        same = version == push.commit or not self._watched.archive
+        same = version in (push.commit, "") or not self._watched.archive
         return placed if same else replace(placed, commit=version, time=now)
 
     def changed(self, push: Push) -> Changed:
