@@ -115,7 +115,7 @@ def _update(deployment: Deployment) -> dict[str, State]:
                  "ClientRequestToken": token, "Parameters": expression(pairs)}  # fmt: skip
     busy = "$contains($problem, /_IN_PROGRESS|Rate exceeded|Throttl|TokenAlreadyExists/)"
     # Only now: of two executions with the same version, the one whose update is accepted has rolled it out.
-    accepted = {"token": token,
+    accepted = {"token": token, "doubts": 0,
                 "began": expression(f"$purpose in ['release', 'shadow'] ? {ENTERED} : $began"),
                 "tried": expression("$purpose = 'release' ? $wanted.arn : $tried")}  # fmt: skip
     return {

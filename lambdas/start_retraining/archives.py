@@ -34,8 +34,8 @@ class Archives:
         return Push(version, "", now, place) if version and not self._last.done(version) else None
 
     def placed(self, push: Push, now: dt.datetime) -> Push:
-        """The push with the commit before it."""
-        placed = replace(push, old_commit=self._last.commit, turn=self._last.turn)
+        """The push, as the next to be routed, with the version that is there now."""
+        placed = replace(push, turn=self._last.turn)
         version, _ = self._read(push)
         # An event of an earlier version, late or told again, does not say when this one was pushed.
         same = version in (push.commit, "") or not self._watched.archive

@@ -76,7 +76,7 @@ class Watched:
 
 @dataclass(frozen=True)
 class Push:
-    """The branch moved from `old_commit` ("" for a new branch) to `commit`, at `time`."""
+    """The branch moved from `old_commit` ("" for a new branch, and for archives) to `commit`, at `time`."""
 
     commit: str
     old_commit: str

@@ -10,13 +10,11 @@ import pytest
 from tests.lambdas.retraining_world import ACCOUNT, Params, World
 
 BUCKET, KEY = "sources", "source.zip"
-ROUTED = ("artifacts", "source/routed.json")
 
 
 def from_archives(patch: pytest.MonkeyPatch) -> None:
     """Let the function listen to the archive."""
     patch.setenv("SOURCE_ARN", f"arn:aws:s3:::{BUCKET}/{KEY}")
-    patch.setenv("ROUTED", "/".join(ROUTED))
 
 
 def archive(files: dict[str, str]) -> bytes:

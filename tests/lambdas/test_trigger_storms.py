@@ -9,13 +9,13 @@ from itertools import pairwise
 
 import pytest
 
+from lambdas.start_retraining.decide import BY_PEOPLE
 from tests.lambdas.retraining_world import DAY, ENVIRONMENT, HOUR, MINUTE
 from tests.lambdas.trigger_storm import LONG_AGO, MODELS, storm, watched
 
 BUDGET = int(ENVIRONMENT["MAXIMUM_PER_DAY"])
 SEEDS = (0, 1, 34, 94, 122, 130, 174, 184)
 """All but the first two are courses in which an earlier door lost data or a push."""
-BY_PEOPLE = ("push", "manual")
 
 
 @pytest.mark.parametrize("archives", [False, True], ids=["commits", "archives"])

@@ -258,10 +258,6 @@ class Place:
     def packages(self) -> dict[int, dict[str, Any]]:
         return self.worlds[0].packages
 
-    @property
-    def live(self) -> list[int]:
-        return [world.live_version for world in self.worlds]
-
     def event(self, *concerned: SlowWorld) -> None:
         """It starts these reconcilers after a while; it may be lost, or come twice."""
         for world in concerned:

@@ -216,12 +216,13 @@ def test_it_waits_for_a_running_stack_operation_and_then_decides_anew(production
     assert [update["ModelPackageArn"] for update in production.updates] == [package_arn(2)]
 
 
-def test_an_update_that_meets_another_one_waits_and_decides_anew(production: World) -> None:
+@pytest.mark.parametrize(("error", "cause"), [
+    ("CloudFormation.CloudFormationException", "Stack:arn is in UPDATE_IN_PROGRESS state and can not be updated."),
+    ("CloudFormation.TokenAlreadyExistsException", "A client request token already exists."),
+], ids=["another's", "its own, whose answer was lost"])  # fmt: skip
+def test_an_update_that_meets_another_one_waits_and_decides_anew(production: World, error: str, cause: str) -> None:
     production.register(1, "Approved")
-
-    production.interrupt["updateStack"] = failing(
-        "CloudFormation.CloudFormationException", "Stack:arn is in UPDATE_IN_PROGRESS state and can not be updated."
-    )
+    production.interrupt["updateStack"] = failing(error, cause)
 
     execution = production.reconcile()
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from stacks.release_steps import OWN_DOUBTS
 from tests.stacks.release_world import UNHEALTHY, World, package_arn
 from tests.stacks.state_machine import TaskFailed
 from tests.stacks.test_release_concurrency import in_step, later
@@ -39,7 +40,6 @@ def changed_by_hand(world: World) -> None:
     """An update of nothing but the largest number of instances."""
     target = world.parameters | {"MaximumInstances": "3"}
     pairs = [{"ParameterKey": name, "ParameterValue": value} for name, value in target.items()]
-    world.interrupt.pop("updateStack", None)
     world._update_stack({"UsePreviousTemplate": True, "Parameters": pairs, "ClientRequestToken": "a-person",
                          "RoleARN": "arn:aws:iam::000000000000:role/update"})  # fmt: skip
 
@@ -83,6 +83,19 @@ def test_a_version_that_was_rejected_and_replaced_meanwhile_is_not_judged_again(
     execution = world.reconcile()
 
     assert execution.status == "SUCCEEDED", execution.cause
+    assert (world.live_version, world.status(2), world.told) == (1, "Rejected", [])
+    assert "ApprovalDescription" not in world.packages[2]
+
+
+def test_what_an_execution_doubted_before_its_own_update_does_not_make_it_judge_sooner(world: World) -> None:
+    """It has seen another one's silent rollback twice, and then releases the version itself."""
+    live = world.parameters
+    world.parameters = world.wanted_parameters(2)
+    later(world, "describeStacks", OWN_DOUBTS + 1, lambda: setattr(world, "parameters", live))
+    looks_before_its_update = OWN_DOUBTS + ENDPOINT_READ_BACK[1]
+    later(world, "describeEndpoint", looks_before_its_update, rejected_elsewhere(world))
+
+    assert world.reconcile().status == "SUCCEEDED"
     assert (world.live_version, world.status(2), world.told) == (1, "Rejected", [])
     assert "ApprovalDescription" not in world.packages[2]
 
@@ -135,12 +148,11 @@ def test_a_version_is_not_judged_by_the_answer_of_the_one_that_has_replaced_it(w
         world.answer = '{"predictions": [7.0]}'
 
     world.interrupt["invokeEndpoint"] = newer_goes_live
-    world.interrupt["publish"] = lambda: pytest.fail("nobody is told")
 
     execution = world.reconcile()
 
     assert (execution.status, execution.output["version"]) == ("SUCCEEDED", 3)
-    assert (world.live_version, world.status(2)) == (3, "Approved")
+    assert (world.live_version, world.status(2), world.told) == (3, "Approved", [])
 
 
 def test_an_answer_that_came_while_the_endpoint_changed_is_asked_for_again(world: World) -> None:
